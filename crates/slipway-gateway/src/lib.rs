@@ -1,0 +1,1 @@
+//! The data plane: one address for every service.

@@ -1,0 +1,1 @@
+//! Images: the content store, the registry client and the Dockerfile builder.

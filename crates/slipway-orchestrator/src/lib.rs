@@ -1,0 +1,1 @@
+//! Pure decisions: desired state and observed state in, actions out.

@@ -1,0 +1,1 @@
+//! Containers on this host: namespaces, mounts, cgroups, seccomp and the shim.

@@ -1,0 +1,1 @@
+//! Inference protocols, the batcher and the shared-memory transport to model workers.

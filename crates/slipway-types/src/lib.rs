@@ -1,0 +1,22 @@
+//! Ids, specs, statuses, API bodies and error codes shared by every part of Slipway.
+//!
+//! Plain data with serde and nothing else: no IO, no clocks, no environment.
+
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod container;
+pub mod digest;
+pub mod error;
+pub mod event;
+pub mod image;
+pub mod model;
+pub mod project;
+pub mod reference;
+pub mod run;
+pub mod service;
+pub mod size;
+
+pub use digest::Digest;
+pub use error::{ApiError, ErrorCode};
+pub use reference::Reference;

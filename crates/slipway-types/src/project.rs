@@ -1,0 +1,145 @@
+//! The project file, `slipway.toml`. Every key has a default but the name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole `slipway.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Project {
+    /// Name of the project, its model and its service.
+    pub name: String,
+    /// How its image is made.
+    #[serde(default)]
+    pub image: ImageSection,
+    /// How it is trained.
+    #[serde(default)]
+    pub train: TrainSection,
+    /// What the trained model is.
+    #[serde(default)]
+    pub model: ModelSection,
+    /// How it is served.
+    #[serde(default)]
+    pub serve: ServeSection,
+}
+
+/// `[image]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageSection {
+    /// Path of the Dockerfile, relative to the project.
+    pub dockerfile: PathBuf,
+    /// Path of the build context, relative to the project.
+    pub context: PathBuf,
+    /// Stage to stop at.
+    pub target: Option<String>,
+    /// Build arguments.
+    pub build_args: BTreeMap<String, String>,
+}
+
+impl Default for ImageSection {
+    fn default() -> Self {
+        Self {
+            dockerfile: "Dockerfile".into(),
+            context: ".".into(),
+            target: None,
+            build_args: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSection {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Folder mounted at `/data`, relative to the project.
+    pub data: Option<PathBuf>,
+    /// Extra environment.
+    pub env: BTreeMap<String, String>,
+    /// Memory limit, such as `4g`.
+    pub memory: Option<String>,
+    /// CPU limit.
+    pub cpus: Option<f64>,
+    /// `none` or `host`.
+    pub network: crate::container::NetworkMode,
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self {
+            command: vec!["python".into(), "train.py".into()],
+            data: None,
+            env: BTreeMap::new(),
+            memory: None,
+            cpus: None,
+            network: crate::container::NetworkMode::None,
+        }
+    }
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// `auto`, or a format by name.
+    pub format: String,
+    /// Class of the user's for the `python` and `torch` formats, as `module:Class`.
+    pub entry: Option<String>,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self { format: "auto".into(), entry: None }
+    }
+}
+
+/// `[serve]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServeSection {
+    /// How many replicas run.
+    pub replicas: u32,
+    /// Batching; the defaults wait for nothing.
+    pub batch: BatchSection,
+    /// Memory limit of each replica, such as `2g`.
+    pub memory: Option<String>,
+    /// CPU limit of each replica.
+    pub cpus: Option<f64>,
+    /// Extra environment.
+    pub env: BTreeMap<String, String>,
+    /// Largest request body, such as `32m`.
+    pub max_body: Option<String>,
+}
+
+impl Default for ServeSection {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            batch: BatchSection::default(),
+            memory: None,
+            cpus: None,
+            env: BTreeMap::new(),
+            max_body: None,
+        }
+    }
+}
+
+/// `[serve] batch`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchSection {
+    /// Most rows in one batch.
+    pub max_size: u32,
+    /// How long an idle worker waits for more rows, such as `2ms`; nothing by default.
+    pub max_delay: Option<String>,
+}
+
+impl Default for BatchSection {
+    fn default() -> Self {
+        Self { max_size: 32, max_delay: None }
+    }
+}

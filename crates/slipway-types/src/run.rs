@@ -1,0 +1,124 @@
+//! Training runs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::Limits;
+use crate::digest::Digest;
+use crate::model::{Lineage, ModelFormat};
+
+/// What a training run executes. Body of `POST /v1/runs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSpec {
+    /// Project, and the model that a success adds a version to.
+    pub project: String,
+    /// Image reference or id.
+    pub image: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Extra `KEY=value` pairs.
+    pub env: Vec<String>,
+    /// Absolute path of the project folder, mounted read-only at `/workspace`.
+    pub workspace: std::path::PathBuf,
+    /// Absolute path of the data folder, mounted read-only at `/data`.
+    pub data: Option<std::path::PathBuf>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Whether it may use this host's network.
+    pub network: crate::container::NetworkMode,
+    /// Format of the model; detected when absent.
+    pub format: Option<ModelFormat>,
+}
+
+/// The life of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Its container runs.
+    Running,
+    /// Its process succeeded; the model folder is being packed.
+    Packing,
+    /// Done, with a model version.
+    Succeeded,
+    /// Ended without a model version.
+    Failed,
+    /// Stopped by a user.
+    Cancelled,
+}
+
+impl RunState {
+    /// Every state, for exhaustive tests.
+    pub const ALL: [Self; 5] = [Self::Running, Self::Packing, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// Whether a run may go from this state to `next`.
+    pub fn can_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Running, Self::Packing | Self::Failed | Self::Cancelled)
+                | (Self::Packing, Self::Succeeded | Self::Failed | Self::Cancelled)
+        )
+    }
+
+    /// Whether it changes no more.
+    pub fn is_final(self) -> bool {
+        !Self::ALL.into_iter().any(|next| self.can_become(next))
+    }
+}
+
+/// One run as `slipway runs` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// Id, for example `digits-7`.
+    pub id: String,
+    /// Project.
+    pub project: String,
+    /// State.
+    pub state: RunState,
+    /// Image it runs in.
+    pub image_id: Digest,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// When it began.
+    pub started_at: jiff::Timestamp,
+    /// When it ended.
+    pub finished_at: Option<jiff::Timestamp>,
+    /// Exit code of its process.
+    pub exit_code: Option<u8>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Most memory that it held, in bytes.
+    pub peak_memory: Option<u64>,
+    /// Last value of each metric that it reported.
+    pub metrics: BTreeMap<String, f64>,
+    /// Model version that it made.
+    pub version: Option<u64>,
+    /// What it was made from.
+    pub lineage: Lineage,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transition() {
+        use RunState::{Cancelled, Failed, Packing, Running, Succeeded};
+        let allowed = [
+            (Running, Packing),
+            (Running, Failed),
+            (Running, Cancelled),
+            (Packing, Succeeded),
+            (Packing, Failed),
+            (Packing, Cancelled),
+        ];
+        for from in RunState::ALL {
+            for to in RunState::ALL {
+                assert_eq!(from.can_become(to), allowed.contains(&(from, to)), "{from:?} -> {to:?}");
+            }
+        }
+        assert!(Succeeded.is_final() && Failed.is_final() && Cancelled.is_final());
+        assert!(!Running.is_final() && !Packing.is_final());
+    }
+}

@@ -1,0 +1,217 @@
+//! Services: declared state, replicas, the runner's configuration and the gateway's routing table.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::{ContainerId, Limits};
+use crate::digest::Digest;
+use crate::model::ModelFormat;
+
+/// What a service shall be. Body of `POST /v1/services`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Name; the gateway routes by it.
+    pub name: String,
+    /// Image reference or id.
+    pub image: String,
+    /// Model name.
+    pub model: String,
+    /// Model version.
+    pub version: u64,
+    /// How many replicas run.
+    pub replicas: u32,
+    /// Batching.
+    pub batch: Batch,
+    /// Class of the user's for the `python` and `torch` formats, as `module:Class`.
+    pub entry: Option<String>,
+    /// Extra `KEY=value` pairs.
+    pub env: Vec<String>,
+    /// Limits of each replica.
+    pub limits: Limits,
+    /// Largest request body in bytes.
+    pub max_body: Option<u64>,
+}
+
+/// How the runner forms batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batch {
+    /// Most rows in one batch.
+    pub max_size: u32,
+    /// How long an idle worker waits for more rows, in microseconds; 0 never waits.
+    pub max_delay_us: u64,
+    /// Most rows that wait; more are refused with 503.
+    pub max_queue: u32,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { max_size: 32, max_delay_us: 0, max_queue: 1024 }
+    }
+}
+
+/// The life of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// Its container starts, or its model loads and warms up.
+    Starting,
+    /// A warm-up prediction succeeded; it takes requests.
+    Ready,
+    /// It was ready and answers its health check no more.
+    Unready,
+    /// It takes no new requests and finishes those it has.
+    Draining,
+    /// Its container ended.
+    Stopped,
+}
+
+impl ReplicaState {
+    /// Every state, for exhaustive tests.
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Ready, Self::Unready, Self::Draining, Self::Stopped];
+
+    /// Whether a replica may go from this state to `next`.
+    pub fn can_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Starting, Self::Ready | Self::Draining | Self::Stopped)
+                | (Self::Ready, Self::Unready | Self::Draining | Self::Stopped)
+                | (Self::Unready, Self::Ready | Self::Draining | Self::Stopped)
+                | (Self::Draining, Self::Stopped)
+        )
+    }
+}
+
+/// One replica as `slipway services` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Its container.
+    pub container: ContainerId,
+    /// Revision of the service that it belongs to.
+    pub revision: u64,
+    /// State.
+    pub state: ReplicaState,
+    /// When its container started.
+    pub started_at: Option<jiff::Timestamp>,
+    /// Why it is not ready, or why it ended.
+    pub reason: Option<String>,
+}
+
+/// One service as `slipway services` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Declared state.
+    pub spec: ServiceSpec,
+    /// Digest of the configuration of its image.
+    pub image_id: Digest,
+    /// Number of the declared revision; every change of the specification but the replica count makes a new one.
+    pub revision: u64,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Restarts since it was declared.
+    pub restarts: u64,
+    /// Where it answers.
+    pub url: String,
+}
+
+/// What `slipway-runner` reads from `/slipway/runner.json` inside a serving container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunnerConfig {
+    /// Service name: an alias of the model name in URLs.
+    pub service: String,
+    /// Model name.
+    pub model: String,
+    /// Model version.
+    pub version: u64,
+    /// Labels (aliases) of this version.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Format of the files.
+    pub format: ModelFormat,
+    /// Folder of the model's files, for example `/model`.
+    pub model_dir: PathBuf,
+    /// Class of the user's, as `module:Class`.
+    #[serde(default)]
+    pub entry: Option<String>,
+    /// Unix socket to listen on, for example `/run/slipway/http.sock`.
+    pub socket: PathBuf,
+    /// TCP address to listen on as well, where there is no gateway beside.
+    #[serde(default)]
+    pub listen: Option<String>,
+    /// Folder with the Python worker, for example `/slipway/python`.
+    pub python_dir: PathBuf,
+    /// Batching.
+    #[serde(default)]
+    pub batch: Batch,
+    /// Largest request body in bytes.
+    pub max_body: u64,
+    /// Longest time for one prediction, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Everything that the gateway knows. Written whole, to a side file that is renamed into place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoutingTable {
+    /// Grows with every change.
+    pub generation: u64,
+    /// Services.
+    pub services: Vec<Route>,
+}
+
+/// One service in the routing table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Route {
+    /// Service name.
+    pub service: String,
+    /// Model name; requests for `/v1/models/<model>` and `/v2/models/<model>` come here too.
+    pub model: String,
+    /// Ready replicas.
+    pub backends: Vec<Backend>,
+    /// Largest request body in bytes.
+    pub max_body: u64,
+    /// Longest time for one request, in milliseconds.
+    pub timeout_ms: u64,
+    /// Most requests under way at once, over all replicas; more are refused with 503.
+    pub max_concurrency: u32,
+}
+
+/// One replica in the routing table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its container.
+    pub id: ContainerId,
+    /// Unix socket of its runner, on this host.
+    pub socket: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_replica_transition() {
+        use ReplicaState::{Draining, Ready, Starting, Stopped, Unready};
+        let allowed = [
+            (Starting, Ready),
+            (Starting, Draining),
+            (Starting, Stopped),
+            (Ready, Unready),
+            (Ready, Draining),
+            (Ready, Stopped),
+            (Unready, Ready),
+            (Unready, Draining),
+            (Unready, Stopped),
+            (Draining, Stopped),
+        ];
+        for from in ReplicaState::ALL {
+            for to in ReplicaState::ALL {
+                assert_eq!(from.can_become(to), allowed.contains(&(from, to)), "{from:?} -> {to:?}");
+            }
+        }
+    }
+}
