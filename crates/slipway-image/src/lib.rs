@@ -1,1 +1,8 @@
 //! Images: the content store, the registry client and the Dockerfile builder.
+
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod model;
+pub mod registry;
+pub mod store;

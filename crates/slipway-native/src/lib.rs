@@ -1,1 +1,20 @@
 //! The engine that runs containers on this host, and the builder's step runner.
+//!
+//! Images come from [`slipway_image`], containers from [`slipway_runtime`]; this crate turns one into the other. A
+//! container lives in `<root>/<id>/`; whether it runs is seen there, whoever asks and whenever.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod containers;
+mod error;
+mod replicas;
+mod serving_files;
+mod steps;
+
+pub use config::{LaunchPlan, plan_launch};
+pub use containers::Native;
+pub use error::NativeError;
+pub use replicas::ReplicaEngine;
+pub use serving_files::ServingFiles;
+pub use steps::random_id;

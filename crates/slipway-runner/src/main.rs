@@ -1,1 +1,117 @@
-fn main() {}
+//! The static program that runs inside a serving container: `slipway-serving` behind a Unix socket.
+//!
+//! `slipway-runner [CONFIG]` reads a [`slipway_types::service::RunnerConfig`], by default from
+//! `/slipway/runner.json`. It exits with 0 after SIGTERM, with 1 when it cannot serve, with 2 on wrong usage.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod listen;
+mod python;
+mod reap;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_serving::http::Frontend;
+use slipway_serving::metrics::Metrics;
+use slipway_serving::model::{Model, ModelOptions};
+use slipway_serving::worker::{LogSink, WorkerOptions, WorkerPids};
+use slipway_types::service::RunnerConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+const DEFAULT_CONFIG: &str = "/slipway/runner.json";
+/// How long loading and warming up may take.
+const START_TIME: Duration = Duration::from_secs(600);
+/// Longest time that requests get to finish after SIGTERM.
+const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let mut arguments = std::env::args_os().skip(1);
+    let path = arguments.next().map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from);
+    if arguments.next().is_some() || path.as_os_str().is_empty() {
+        tracing::error!("usage: slipway-runner [CONFIG]");
+        return ExitCode::from(2);
+    }
+    match run(&path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut message = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                message = format!("{message}: {cause}");
+                source = cause.source();
+            }
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(path: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+    let config = config::read(path)?;
+    config::raise_file_limit();
+    // One thread: requests are short, and the cores are for the model.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: RunnerConfig) -> Result<(), Box<dyn std::error::Error>> {
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    let pids = WorkerPids::default();
+    if rustix::process::getpid().is_init() {
+        tokio::spawn(reap::orphans(pids.clone())?);
+    }
+    let listeners = listen::Listeners::bind(&config)?;
+    let metrics = Arc::new(Metrics::new());
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let worker = WorkerOptions {
+        interpreter: python::find(&search),
+        script: config.python_dir.join(slipway_serving::WORKER_SCRIPT),
+        format: config.format,
+        model_dir: config.model_dir.clone(),
+        code_dirs: vec![PathBuf::from("/workspace")],
+        entry: config.entry.clone(),
+        start_timeout: START_TIME,
+        log: LogSink::new(|line| {
+            // A log that cannot be written must not end the server.
+            let _ = writeln!(std::io::stderr().lock(), "[worker] {line}");
+        }),
+        pids,
+    };
+    let model = Model::start(ModelOptions::new(&config, worker), &metrics);
+    let frontend = Frontend::new(vec![model.clone()], metrics);
+    let drain = DRAIN_TIME.min(Duration::from_millis(config.timeout_ms) + Duration::from_secs(1));
+    listeners.serve(frontend, stop, drain).await;
+    model.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT stops the server, the second ends it at once.
+fn watch_signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for code in [None, Some(143)] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            match code {
+                None => stop.cancel(),
+                #[expect(clippy::exit, reason = "a second signal asks not to wait for anything")]
+                Some(code) => std::process::exit(code),
+            }
+        }
+    });
+    Ok(())
+}

@@ -16,6 +16,7 @@ pub mod reference;
 pub mod run;
 pub mod service;
 pub mod size;
+pub mod up;
 
 pub use digest::Digest;
 pub use error::{ApiError, ErrorCode};

@@ -30,6 +30,8 @@ pub struct RunSpec {
     pub network: crate::container::NetworkMode,
     /// Format of the model; detected when absent.
     pub format: Option<ModelFormat>,
+    /// Class of the user's for the `python` and `torch` formats, as `module:Class`.
+    pub entry: Option<String>,
 }
 
 /// The life of a run.
@@ -96,6 +98,20 @@ pub struct RunStatus {
     pub version: Option<u64>,
     /// What it was made from.
     pub lineage: Lineage,
+}
+
+/// One line of a run's progress, as newline-delimited JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// It is recorded and its container starts.
+    Started(Box<RunStatus>),
+    /// It wrote a line.
+    Log(crate::container::LogLine),
+    /// It changes no more.
+    Finished(Box<RunStatus>),
+    /// It could not be started or followed.
+    Failed(crate::ApiError),
 }
 
 #[cfg(test)]

@@ -1,0 +1,142 @@
+//! Which service, or which page of the gateway's own, a request is for.
+
+use std::sync::Arc;
+
+use crate::table::{Service, Table};
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum Destination<'a> {
+    /// The gateway answers.
+    Own(Page),
+    /// A replica of a service answers. The first `strip` bytes of the path are taken off.
+    Service { service: &'a Arc<Service>, strip: usize },
+    /// Nobody is called so.
+    Unknown(&'a str),
+}
+
+/// A page of the gateway's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// `/`: the services.
+    Index,
+    /// `/metrics`
+    Metrics,
+    /// `/-/healthy`: the process works.
+    Healthy,
+    /// `/-/ready`: a routing table was read.
+    Ready,
+    /// `/v2`: server metadata of the Open Inference Protocol.
+    ServerMetadata,
+    /// `/v2/health/live`
+    ServerLive,
+    /// `/v2/health/ready`: every service has a replica.
+    ServerReady,
+}
+
+/// Finds the destination of a request. `host` may have a port.
+pub(crate) fn resolve<'a>(table: &'a Table, host: Option<&'a str>, path: &'a str) -> Destination<'a> {
+    if let Some(label) = host.and_then(service_label) {
+        return match table.host(label) {
+            Some(service) => Destination::Service { service, strip: 0 },
+            None => Destination::Unknown(label),
+        };
+    }
+    if let Some(page) = page(path) {
+        return Destination::Own(page);
+    }
+    if let Some(rest) = path.strip_prefix("/v1/models/").or_else(|| path.strip_prefix("/v2/models/")) {
+        let name = rest.split(['/', ':']).next().unwrap_or_default();
+        return match table.service_or_model(name) {
+            Some(service) => Destination::Service { service, strip: 0 },
+            None => Destination::Unknown(name),
+        };
+    }
+    let name = path[1.min(path.len())..].split('/').next().unwrap_or_default();
+    match table.service(name) {
+        Some(service) => Destination::Service { service, strip: 1 + name.len() },
+        None => Destination::Unknown(name),
+    }
+}
+
+fn page(path: &str) -> Option<Page> {
+    Some(match path {
+        "/" => Page::Index,
+        "/metrics" => Page::Metrics,
+        "/-/healthy" => Page::Healthy,
+        "/-/ready" => Page::Ready,
+        "/v2" | "/v2/" => Page::ServerMetadata,
+        "/v2/health/live" => Page::ServerLive,
+        "/v2/health/ready" => Page::ServerReady,
+        _ => return None,
+    })
+}
+
+/// The part of `<label>.localhost[:port]` before the first suffix.
+fn service_label(host: &str) -> Option<&str> {
+    const SUFFIX: &str = ".localhost";
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let split = host.len().checked_sub(SUFFIX.len()).filter(|at| *at > 0 && host.is_char_boundary(*at))?;
+    let (label, suffix) = host.split_at(split);
+    suffix.eq_ignore_ascii_case(SUFFIX).then_some(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_types::service::{Route, RoutingTable};
+
+    use super::*;
+    use crate::config::Limits;
+
+    #[test]
+    fn every_way_to_a_service() {
+        let services = [("digits", "mnist"), ("a.b", "x"), ("v1", "x")]
+            .map(|(service, model)| Route { service: service.into(), model: model.into(), ..Route::default() });
+        let table = RoutingTable { generation: 1, services: services.into() };
+        let table = Table::default().next(&table, &Limits::default(), 1).unwrap();
+        let cases = [
+            (None, "/", "page Index"),
+            (None, "/metrics", "page Metrics"),
+            (None, "/-/healthy", "page Healthy"),
+            (None, "/-/ready", "page Ready"),
+            (None, "/v2", "page ServerMetadata"),
+            (None, "/v2/health/live", "page ServerLive"),
+            (None, "/v2/health/ready", "page ServerReady"),
+            (None, "/v1/models/digits:predict", "digits 0"),
+            (None, "/v1/models/digits/versions/3:predict", "digits 0"),
+            (None, "/v1/models/mnist", "digits 0"),
+            (None, "/v2/models/mnist/infer", "digits 0"),
+            (None, "/v2/models/a.b/infer", "a.b 0"),
+            (None, "/v1/models/nope:predict", "unknown nope"),
+            (None, "/v1/models/", "unknown "),
+            (None, "/digits", "digits 7"),
+            (None, "/digits/v1/models/digits:predict", "digits 7"),
+            (None, "/v1/other", "v1 3"),
+            (None, "/mnist/predict", "unknown mnist"),
+            (None, "//digits", "unknown "),
+            (None, "*", "unknown "),
+            (None, "", "unknown "),
+            (Some("localhost:8080"), "/digits/x", "digits 7"),
+            (Some("127.0.0.1:8080"), "/", "page Index"),
+            (Some("[::1]:8080"), "/", "page Index"),
+            (Some("digits.localhost:8080"), "/", "digits 0"),
+            (Some("DIGITS.LOCALHOST"), "/metrics", "digits 0"),
+            (Some("a.b.localhost."), "/x", "a.b 0"),
+            (Some("nope.localhost"), "/digits/x", "unknown nope"),
+            (Some(".localhost"), "/", "page Index"),
+            (Some("digits.localhost.example"), "/", "page Index"),
+        ];
+        for (host, path, expected) in cases {
+            let found = match resolve(&table, host, path) {
+                Destination::Own(page) => format!("page {page:?}"),
+                Destination::Service { service, strip } => format!("{} {strip}", service.name),
+                Destination::Unknown(name) => format!("unknown {name}"),
+            };
+            assert_eq!(found, expected, "{host:?} {path}");
+        }
+    }
+}

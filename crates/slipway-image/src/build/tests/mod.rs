@@ -1,0 +1,8 @@
+//! The builder as a whole, on real overlays, with a runner that interprets a few commands.
+
+mod caching;
+mod concurrency;
+mod configs;
+mod copies;
+mod runs;
+mod world;

@@ -1,0 +1,152 @@
+//! What the reconciler remembers of one service between passes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use slipway_types::container::ContainerId;
+use slipway_types::service::ReplicaState;
+
+use crate::plan::{Action, Notice};
+use crate::policy::Policy;
+
+/// What the reconciler remembers of one service between passes: back-off, what it has asked for and not seen yet.
+///
+/// A daemon that starts makes an empty one; running replicas are then adopted and back-off begins anew.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceMemory {
+    pub(crate) restarts: u64,
+    pub(crate) slots: BTreeMap<(u64, u32), SlotMemory>,
+    pub(crate) replicas: BTreeMap<ContainerId, ReplicaMemory>,
+    pub(crate) rollout: RolloutMemory,
+    /// Notices that arose outside a pass.
+    pub(crate) notices: Vec<Notice>,
+    /// When the completion of the rollout, or the absence of the service, was last reported.
+    pub(crate) reported: Option<Duration>,
+}
+
+/// Back-off of one slot of one revision.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SlotMemory {
+    /// Crashes in a row.
+    pub crashes: u32,
+    /// No start before this.
+    pub not_before: Duration,
+    /// A start was asked for then and its replica is not observed yet.
+    pub starting: Option<Duration>,
+}
+
+/// One replica that was observed.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplicaMemory {
+    pub revision: u64,
+    pub slot: u32,
+    pub state: ReplicaState,
+    /// When it was first observed in this state.
+    pub since: Duration,
+    /// Order of first observation: later is newer.
+    pub first_seen: Duration,
+    /// Why it was told to end, if it was.
+    pub ending: Option<Ending>,
+    /// The last step asked for, and when it is asked for again if its effect is not observed.
+    pub asked: Option<(Step, Duration)>,
+}
+
+/// Why a replica was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is not needed: its end is no crash.
+    Retired,
+    /// It did not get ready, or answered no more: its end counts as a crash.
+    Sick,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Drain,
+    Stop,
+    Remove,
+}
+
+/// How the rollout of the declared revision goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RolloutMemory {
+    /// The declared revision that this is about.
+    pub revision: u64,
+    /// Its crashes since it was declared, or since its rollout resumed.
+    pub crashes: u32,
+    /// When the last one was.
+    pub last_crash: Duration,
+    /// How the last one ended.
+    pub reason: String,
+    /// Its start was announced.
+    pub announced: bool,
+    /// That it stalled was announced.
+    pub stalled: bool,
+}
+
+impl ServiceMemory {
+    /// An empty memory of a service that had so many restarts before the daemon started.
+    pub fn with_restarts(restarts: u64) -> Self {
+        Self { restarts, ..Self::default() }
+    }
+
+    /// Replicas that were started in place of crashed ones.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Tells that an action of the last plan failed. A failed start counts as a crash of its slot; other actions are
+    /// issued again a second later.
+    pub fn action_failed(&mut self, action: &Action, reason: &str, policy: &Policy, now: Duration) {
+        match action {
+            Action::Start(start) => {
+                let (revision, slot) = (start.revision.number, start.slot);
+                let wait = self.count_crash(revision, slot, reason, false, policy, now);
+                self.notices.push(Notice {
+                    subject: format!("service/{}", start.revision.spec.name),
+                    kind: "replica.start_failed",
+                    message: format!(
+                        "Replica {slot} of revision {revision} could not start ({reason}){}.",
+                        next_start(wait)
+                    ),
+                });
+            }
+            Action::Drain { container } | Action::Stop { container, .. } | Action::Remove { container } => {
+                if let Some(replica) = self.replicas.get_mut(container)
+                    && let Some((_, again)) = &mut replica.asked
+                {
+                    *again = now + Duration::from_secs(1);
+                }
+            }
+            Action::CompleteRollout { .. } | Action::Forget { .. } => self.reported = None,
+        }
+    }
+
+    /// Counts a crash against a slot, and against the rollout of its revision. Gives the wait until the next start.
+    pub(crate) fn count_crash(
+        &mut self,
+        revision: u64,
+        slot: u32,
+        reason: &str,
+        was_healthy: bool,
+        policy: &Policy,
+        now: Duration,
+    ) -> Duration {
+        let memory = self.slots.entry((revision, slot)).or_default();
+        memory.crashes = if was_healthy { 1 } else { memory.crashes.saturating_add(1) };
+        memory.starting = None;
+        let wait = policy.backoff(memory.crashes);
+        memory.not_before = now + wait;
+        if revision == self.rollout.revision {
+            self.rollout.crashes = self.rollout.crashes.saturating_add(1);
+            self.rollout.last_crash = now;
+            reason.clone_into(&mut self.rollout.reason);
+        }
+        wait
+    }
+}
+
+/// The end of a sentence about a crash: nothing when the next start is immediate.
+pub(crate) fn next_start(wait: Duration) -> String {
+    if wait.is_zero() { String::new() } else { format!("; the next start waits {} s", wait.as_secs_f64()) }
+}

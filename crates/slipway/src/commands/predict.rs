@@ -1,0 +1,110 @@
+//! `slipway predict`
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use slipway_types::{ApiError, ErrorCode};
+
+use super::Context;
+use crate::failure::{self, Failure, exit};
+
+/// Send one request to a service through the gateway and print the answer
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Body of the request: `{"instances": …}`, `{"inputs": …}` (TensorFlow Serving), or with `--v2` the Open
+    /// Inference Protocol's
+    #[arg(long, value_name = "TEXT", conflicts_with = "file", required_unless_present = "file")]
+    json: Option<String>,
+    /// Read the body from a file, `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Use the Open Inference Protocol v2
+    #[arg(long)]
+    v2: bool,
+    /// Version of the model [default: the one that is served]
+    #[arg(long, value_name = "NUMBER")]
+    version: Option<u64>,
+    /// Service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+}
+
+/// Predicts.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    if !slipway_types::model::valid_model_name(&args.service) {
+        return Err(Failure::usage(format!(
+            "`{}` is not a service name: {}",
+            args.service,
+            slipway_types::model::MODEL_NAME_RULE
+        )));
+    }
+    let body = body(args)?;
+    let version = args.version.map(|version| format!("/versions/{version}")).unwrap_or_default();
+    let path = if args.v2 {
+        format!("/v2/models/{}{version}/infer", args.service)
+    } else {
+        format!("/v1/models/{}{version}:predict", args.service)
+    };
+    let address = &context.settings.values.gateway.listen;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot start: {e}"))))?;
+    let (status, answer) = runtime.block_on(post(address, &path, body)).map_err(|reason| {
+        let mut error = ApiError::new(ErrorCode::Unavailable, format!("no answer from the gateway at {address}"));
+        error.causes.push(reason);
+        error.hint = Some("`slipway services` lists what is served; the gateway starts with the first service".into());
+        Failure { error: Some(error), exit_code: exit::UNREACHABLE }
+    })?;
+    let text = String::from_utf8_lossy(&answer);
+    if status.is_success() {
+        context.printer.line(text.trim_end());
+        return Ok(0);
+    }
+    let reason = serde_json::from_slice::<serde_json::Value>(&answer)
+        .ok()
+        .and_then(|v| v["error"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| text.trim().to_owned());
+    let code = match status.as_u16() {
+        404 => ErrorCode::NotFound,
+        400..=499 => ErrorCode::InvalidArgument,
+        _ => ErrorCode::Failed,
+    };
+    Err(ApiError::new(code, format!("{status}: {reason}")).into())
+}
+
+fn body(args: &Args) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    match (&args.json, args.file.as_deref()) {
+        (Some(text), _) => bytes.extend_from_slice(text.as_bytes()),
+        (None, Some(path)) if path == Path::new("-") => {
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .map_err(|e| failure::io("read", Path::new("standard input"), &e))?;
+        }
+        (None, Some(path)) => {
+            bytes = std::fs::read(path).map_err(|e| failure::io("read", path, &e))?;
+        }
+        (None, None) => return Err(Failure::usage("give the request with `--json TEXT` or `--file FILE`")),
+    }
+    Ok(bytes)
+}
+
+async fn post(address: &str, path: &str, body: Vec<u8>) -> Result<(hyper::StatusCode, Bytes), String> {
+    let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    tokio::spawn(connection);
+    let request = hyper::Request::post(path)
+        .header("host", address)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| e.to_string())?;
+    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+    let status = response.status();
+    let bytes = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+    Ok((status, bytes))
+}

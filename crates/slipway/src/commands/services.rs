@@ -1,0 +1,114 @@
+//! `slipway services`
+
+use std::time::{Duration, Instant};
+
+use slipway_types::service::{ReplicaState, ServiceStatus};
+use slipway_types::{ApiError, ErrorCode};
+
+use super::Context;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::printer::Format;
+use crate::query;
+
+/// How long a service may take until it answers: as long as the reconciler gives a replica to start.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+
+/// List services and their replicas
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How to write them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Only this service
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+}
+
+/// Lists.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let client = context.client()?;
+    let list: Vec<ServiceStatus> = match &args.service {
+        Some(name) => vec![client.get(&query::path("/v1/service", &[("name", name)]))?],
+        None => client.get("/v1/services")?,
+    };
+    if args.format == Format::Json {
+        context.printer.json(&list);
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = list.iter().map(row).collect();
+    context.printer.table(&["SERVICE", "MODEL", "READY", "REVISION", "RESTARTS", "URL"], &rows);
+    if args.service.is_some() {
+        let replicas: Vec<Vec<String>> = list.iter().flat_map(|s| &s.replicas).map(replica_row).collect();
+        context.printer.line("");
+        context.printer.table(&["REPLICA", "REVISION", "STATE", "REASON"], &replicas);
+    }
+    Ok(0)
+}
+
+fn row(service: &ServiceStatus) -> Vec<String> {
+    vec![
+        service.spec.name.clone(),
+        format!("{}@{}", service.spec.model, service.spec.version),
+        format!("{}/{}", ready(service), service.spec.replicas),
+        service.revision.to_string(),
+        service.restarts.to_string(),
+        service.url.clone(),
+    ]
+}
+
+fn replica_row(replica: &slipway_types::service::ReplicaStatus) -> Vec<String> {
+    vec![
+        replica.container.short().to_owned(),
+        replica.revision.to_string(),
+        state_name(replica.state).to_owned(),
+        replica.reason.clone().unwrap_or_default(),
+    ]
+}
+
+/// The name of a state, for people.
+pub fn state_name(state: ReplicaState) -> &'static str {
+    match state {
+        ReplicaState::Starting => "starting",
+        ReplicaState::Ready => "ready",
+        ReplicaState::Unready => "unready",
+        ReplicaState::Draining => "draining",
+        ReplicaState::Stopped => "stopped",
+    }
+}
+
+/// Ready replicas of the declared revision.
+pub fn ready(service: &ServiceStatus) -> usize {
+    let current = |r: &&slipway_types::service::ReplicaStatus| {
+        r.revision == service.revision && r.state == ReplicaState::Ready
+    };
+    service.replicas.iter().filter(current).count()
+}
+
+/// Waits until every declared replica of the declared revision is ready.
+pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Result<ServiceStatus, Failure> {
+    let began = Instant::now();
+    let mut last = String::new();
+    loop {
+        let service: ServiceStatus = client.get(&query::path("/v1/service", &[("name", name)]))?;
+        let settled = service.replicas.iter().all(|replica| replica.revision == service.revision);
+        if ready(&service) >= service.spec.replicas as usize && settled {
+            return Ok(service);
+        }
+        let reason = service.replicas.iter().find_map(|r| r.reason.clone()).unwrap_or_default();
+        let now = format!("{} of {} replicas are ready {reason}", ready(&service), service.spec.replicas);
+        if now != last {
+            context.printer.note(now.trim_end());
+            last = now;
+        }
+        if began.elapsed() > READY_LIMIT {
+            let message = format!("`{name}` is not ready after {} s", READY_LIMIT.as_secs());
+            let mut error = ApiError::new(ErrorCode::Failed, message);
+            error.causes.push(last);
+            return Err(error
+                .with_hint(format!("see `slipway logs {name}` and `slipway events --subject service/{name}`"))
+                .into());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

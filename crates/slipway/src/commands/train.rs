@@ -1,0 +1,147 @@
+//! `slipway train`
+
+use std::path::PathBuf;
+
+use hyper::Method;
+use slipway_types::container::{NetworkMode, OutputStream};
+use slipway_types::run::{RunEvent, RunSpec, RunState, RunStatus};
+use slipway_types::size::human_bytes;
+
+use super::Context;
+use crate::failure::{self, Failure, exit};
+use crate::printer::Printer;
+use crate::project_file::{LoadedProject, limits};
+
+/// Train the project's model in its image, and record it as a new model version
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Image to train in [default: the project's, as `up` builds it]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Folder mounted read-only at /data [default: the project's]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Set an environment variable (repeatable)
+    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// Memory limit, such as `4g`
+    #[arg(short, long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// CPU limit, such as `1.5`
+    #[arg(long, value_name = "COUNT")]
+    cpus: Option<f64>,
+    /// Network: `none` or `host`
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<NetworkMode>,
+    /// Do not wait for the end
+    #[arg(short, long)]
+    detach: bool,
+    /// Folder of the project
+    #[arg(long, default_value = ".", value_name = "FOLDER")]
+    project: PathBuf,
+    /// Program and arguments [default: the project's]
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Trains.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let loaded = LoadedProject::load(&args.project)?;
+    let mut spec = run_spec(&loaded)?;
+    if let Some(image) = &args.image {
+        spec.image.clone_from(image);
+    }
+    if let Some(data) = &args.data {
+        spec.data = Some(data.canonicalize().map_err(|e| failure::io("open", data, &e))?);
+    }
+    spec.env.extend(args.env.iter().cloned());
+    let flags = limits(args.memory.as_deref(), args.cpus, "--memory", "--cpus")
+        .map_err(|(flag, reason)| Failure::usage(format!("{flag}: {reason}")))?;
+    spec.limits.memory = flags.memory.or(spec.limits.memory);
+    spec.limits.cpu_millis = flags.cpu_millis.or(spec.limits.cpu_millis);
+    spec.network = args.network.unwrap_or(spec.network);
+    if !args.command.is_empty() {
+        spec.command.clone_from(&args.command);
+    }
+    let path = if args.detach { "/v1/runs?detach=true" } else { "/v1/runs" };
+    let printer = context.printer;
+    let mut code = exit::FAILED;
+    let mut failed = None;
+    context.client()?.stream(Method::POST, path, Some(&spec), |event: RunEvent| {
+        show(printer, &event);
+        match event {
+            RunEvent::Started(status) if args.detach => {
+                printer.line(&status.id);
+                code = 0;
+            }
+            RunEvent::Finished(status) => {
+                code = if status.state == RunState::Succeeded { 0 } else { exit::FAILED };
+            }
+            RunEvent::Failed(error) => failed = Some(error),
+            RunEvent::Started(_) | RunEvent::Log(_) => {}
+        }
+        Ok(())
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(code),
+    }
+}
+
+/// What a project's training runs.
+pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
+    let train = &loaded.project.train;
+    let data = match &train.data {
+        None => None,
+        Some(data) => {
+            let path = loaded.folder.join(data);
+            Some(path.canonicalize().map_err(|e| {
+                failure::io("open", &path, &e).hint("`train.data` in slipway.toml names it")
+            })?)
+        }
+    };
+    Ok(RunSpec {
+        project: loaded.project.name.clone(),
+        image: loaded.image_name(),
+        command: train.command.clone(),
+        env: train.env.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        workspace: loaded.folder.clone(),
+        data,
+        limits: loaded.train_limits().map_err(|(key, reason)| Failure::usage(format!("{key}: {reason}")))?,
+        network: train.network,
+        format: loaded.project.model.format.parse().ok(),
+        entry: loaded.project.model.entry.clone(),
+    })
+}
+
+/// Shows an event of a run.
+pub fn show(printer: Printer, event: &RunEvent) {
+    match event {
+        RunEvent::Started(status) => printer.note(format!("run {} started", status.id)),
+        RunEvent::Log(line) => match line.stream {
+            OutputStream::Stdout => printer.line(&line.text),
+            OutputStream::Stderr => printer.note(&line.text),
+        },
+        RunEvent::Finished(status) => finished(printer, status),
+        RunEvent::Failed(_) => {}
+    }
+}
+
+fn finished(printer: Printer, status: &RunStatus) {
+    let seconds =
+        status.finished_at.map_or(0.0, |end| end.duration_since(status.started_at).as_secs_f64());
+    let memory = status.peak_memory.map(|m| format!(", peak memory {}", human_bytes(m))).unwrap_or_default();
+    match (status.state, status.version) {
+        (RunState::Succeeded, Some(version)) => printer.note(format!(
+            "run {} succeeded in {seconds:.1}s{memory}: {}@{version}",
+            status.id, status.project
+        )),
+        _ => printer.note(format!(
+            "run {} {} after {seconds:.1}s{memory}: {}",
+            status.id,
+            if status.state == RunState::Cancelled { "was cancelled" } else { "failed" },
+            status.error.as_deref().unwrap_or("no model version was recorded")
+        )),
+    }
+}
+

@@ -1,0 +1,51 @@
+//! `/v1/services`, `/v1/service`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use slipway_types::service::ServiceStatus;
+
+use super::super::{App, services};
+use super::{Answer, Body, blocking};
+
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/services", get(list).post(declare))
+        .route("/v1/service", get(status).delete(delete))
+        .route("/v1/services/scale", post(scale))
+}
+
+async fn list(State(app): State<Arc<App>>) -> Answer<Vec<ServiceStatus>> {
+    blocking(move || services::list(&app)).await.map(Json)
+}
+
+async fn declare(State(app): State<Arc<App>>, Body(body): Body<services::Declare>) -> Answer<ServiceStatus> {
+    blocking(move || services::declare(&app, body).map(|(status, _)| status)).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct One {
+    name: String,
+}
+
+async fn status(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<ServiceStatus> {
+    blocking(move || services::status(&app, &one.name)).await.map(Json)
+}
+
+async fn delete(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<()> {
+    blocking(move || services::delete(&app, &one.name)).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Scale {
+    name: String,
+    replicas: u32,
+}
+
+async fn scale(State(app): State<Arc<App>>, Body(asked): Body<Scale>) -> Answer<ServiceStatus> {
+    blocking(move || services::scale(&app, &asked.name, asked.replicas)).await.map(Json)
+}

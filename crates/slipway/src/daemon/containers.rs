@@ -1,0 +1,247 @@
+//! Containers that users make.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_native::NativeError;
+use slipway_runtime::attach::{AttachClient, Event};
+use slipway_types::container::{
+    ContainerId, ContainerState, ContainerStatus, CreateContainer, CreatedContainer, CreatedExec, ExecSpec,
+    valid_name,
+};
+use slipway_types::{ApiError, ErrorCode};
+
+use super::state::ContainerRecord;
+use super::{App, images};
+
+/// Records and starts a container.
+pub fn create(app: &Arc<App>, request: CreateContainer) -> Result<CreatedContainer, ApiError> {
+    let CreateContainer { mut spec, wait_for_attach } = request;
+    let image = images::find(app, &spec.image)?;
+    let (stored, plan) = app.native.plan(&image, &spec).map_err(native_error)?;
+    let id = slipway_native::random_id();
+    let name = match spec.name.take() {
+        None => format!("c{}", id.short()),
+        Some(name) if valid_name(&name) => name,
+        Some(name) => {
+            return Err(ApiError::new(
+                ErrorCode::InvalidArgument,
+                format!("`{name}` is not a container name: {}", slipway_types::model::MODEL_NAME_RULE),
+            ));
+        }
+    };
+    let record = ContainerRecord {
+        id: id.clone(),
+        name: name.clone(),
+        image_id: image,
+        command: plan.process.args.clone(),
+        created_at: jiff::Timestamp::now(),
+        spec,
+    };
+    app.state.add_container(&record).map_err(|error| {
+        let api = ApiError::from(error);
+        if api.code == ErrorCode::Conflict {
+            api.with_hint(format!("choose another, or remove the old container: `slipway rm {name}`"))
+        } else {
+            api
+        }
+    })?;
+    let launched = app.native.launch(&id, &stored, &plan, &record.spec, |config| {
+        config.wait_for_attach = wait_for_attach;
+    });
+    match launched {
+        Ok(container) => {
+            let socket = container.socket();
+            if record.spec.auto_remove {
+                watch(app, &id);
+            }
+            Ok(CreatedContainer { id, name, attach_socket: socket })
+        }
+        Err(error) => {
+            app.state.remove_container(&id)?;
+            Err(native_error(error))
+        }
+    }
+}
+
+/// Removes a container by itself once it ended, for `--rm`.
+fn watch(app: &Arc<App>, id: &ContainerId) {
+    let (watcher, id) = (Arc::clone(app), id.clone());
+    let Ok(container) = app.native.container(&id) else { return };
+    let socket = container.socket();
+    let started = std::thread::Builder::new().name("auto-remove".into()).stack_size(256 << 10).spawn(move || {
+        if let Ok(mut client) = AttachClient::connect(&socket) {
+            while let Ok(Some(event)) = client.next_event() {
+                if matches!(event, Event::Exit(_)) {
+                    break;
+                }
+            }
+        }
+        // Whoever ran it in the foreground removes it as well: then there is nothing left to do.
+        match remove(&watcher, id.as_str(), true) {
+            Err(error) if error.code != ErrorCode::NotFound => {
+                tracing::warn!(%error, %id, "a container was not removed");
+            }
+            _ => {}
+        }
+    });
+    if let Err(error) = started {
+        tracing::error!(%error, "cannot watch a container");
+    }
+}
+
+/// The container that a name, an id or the beginning of one means.
+pub fn find(app: &App, name: &str) -> Result<ContainerRecord, ApiError> {
+    app.state.find_container(name)?.ok_or_else(|| {
+        ApiError::new(ErrorCode::NotFound, format!("no container is called `{name}`"))
+            .with_hint("`slipway ps --all` lists those that there are")
+    })
+}
+
+/// What is seen of a container now.
+pub fn status(app: &App, record: &ContainerRecord) -> Result<ContainerStatus, ApiError> {
+    let container = app.native.container(&record.id).map_err(native_error)?;
+    let mut seen = container.observe().map_err(|e| runtime_error(&e))?;
+    if seen.state == ContainerState::Running && !seen.shim_alive {
+        container.recover().map_err(|e| runtime_error(&e))?;
+        seen = container.observe().map_err(|e| runtime_error(&e))?;
+    }
+    Ok(ContainerStatus {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        image: record.spec.image.clone(),
+        image_id: record.image_id.clone(),
+        command: record.command.clone(),
+        state: seen.state,
+        pid: seen.pid,
+        created_at: record.created_at,
+        started_at: seen.started_at,
+        exit: seen.exit,
+        spec: record.spec.clone(),
+    })
+}
+
+/// Containers, newest first; those that ended only when asked for.
+pub fn list(app: &App, all: bool) -> Result<Vec<ContainerStatus>, ApiError> {
+    let mut list = Vec::new();
+    for record in app.state.containers()?.iter().rev() {
+        match status(app, record) {
+            Ok(status) if all || status.state != ContainerState::Exited => list.push(status),
+            Ok(_) => {}
+            // Removed meanwhile.
+            Err(_) if app.state.find_container(record.id.as_str())?.is_none() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(list)
+}
+
+/// Asks a container to end, and ends it after `grace`. One that ended already is left as it is.
+pub fn stop(app: &App, name: &str, signal: Option<&str>, grace: Duration) -> Result<(), ApiError> {
+    let record = find(app, name)?;
+    let signal = signal.map(signal_number).transpose()?;
+    let container = app.native.container(&record.id).map_err(native_error)?;
+    if status(app, &record)?.state == ContainerState::Exited {
+        return Ok(());
+    }
+    container.stop(signal, grace).map_err(|e| runtime_error(&e)).map(drop)
+}
+
+/// Sends a signal to a container's first process.
+pub fn kill(app: &App, name: &str, signal: &str) -> Result<(), ApiError> {
+    let record = find(app, name)?;
+    let number = signal_number(signal)?;
+    if status(app, &record)?.state != ContainerState::Running {
+        return Err(not_running(&record));
+    }
+    let container = app.native.container(&record.id).map_err(native_error)?;
+    container.signal(number).map_err(|e| runtime_error(&e))
+}
+
+/// Starts one more process in a container.
+pub fn exec(app: &App, name: &str, spec: &ExecSpec) -> Result<CreatedExec, ApiError> {
+    let record = find(app, name)?;
+    if spec.command.is_empty() {
+        return Err(ApiError::new(ErrorCode::InvalidArgument, "no command was given"));
+    }
+    if status(app, &record)?.state != ContainerState::Running {
+        return Err(not_running(&record));
+    }
+    let id = slipway_native::random_id();
+    let attach_socket = app
+        .native
+        .container(&record.id)
+        .map_err(native_error)?
+        .exec(app.native.exe(), id.as_str(), spec)
+        .map_err(|e| runtime_error(&e))?;
+    Ok(CreatedExec { attach_socket })
+}
+
+/// Removes a container; one that runs only when forced.
+pub fn remove(app: &App, name: &str, force: bool) -> Result<(), ApiError> {
+    let record = find(app, name)?;
+    if force {
+        app.native.discard(&record.id).map_err(native_error)?;
+    } else {
+        if status(app, &record)?.state != ContainerState::Exited {
+            return Err(native_error(NativeError::Running(record.id)));
+        }
+        app.native.remove(&record.id).map_err(native_error)?;
+    }
+    app.state.remove_container(&record.id)?;
+    Ok(())
+}
+
+/// After a restart of the daemon: containers that run are adopted, those whose shim died are ended, and what was
+/// begun and never recorded is removed.
+pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
+    let known = app.state.containers()?;
+    for id in app.native.ids().map_err(native_error)? {
+        let record = known.iter().find(|record| record.id == id);
+        let kept = app.replicas.is_replica(&id) || super::runs::owns(app, &id)?;
+        if record.is_none() && !kept {
+            tracing::info!(%id, "removing a container that nobody knows");
+            app.native.discard(&id).map_err(native_error)?;
+        }
+    }
+    for record in known {
+        if !app.native.dir(&record.id).exists() {
+            app.state.remove_container(&record.id)?;
+            continue;
+        }
+        let seen = status(app, &record)?;
+        let container = app.native.container(&record.id).map_err(native_error)?;
+        let shim_alive = container.observe().map_err(|e| runtime_error(&e))?.shim_alive;
+        if seen.state == ContainerState::Created && !shim_alive {
+            container.recover().map_err(|e| runtime_error(&e))?;
+        }
+        if record.spec.auto_remove {
+            watch(app, &record.id);
+        }
+    }
+    app.native.drop_stale_pins().map_err(native_error)
+}
+
+fn signal_number(text: &str) -> Result<i32, ApiError> {
+    slipway_runtime::parse_signal(text).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("`{text}` is not a signal: expected a name such as SIGTERM or a number"),
+        )
+    })
+}
+
+fn not_running(record: &ContainerRecord) -> ApiError {
+    ApiError::new(ErrorCode::Conflict, format!("the container {} does not run", record.name))
+}
+
+/// The native engine's error, with its public kind and hint.
+pub fn native_error(error: NativeError) -> ApiError {
+    let mut api = ApiError::from_error(error.code(), &error);
+    api.hint = error.hint().map(str::to_owned);
+    api
+}
+
+fn runtime_error(error: &slipway_runtime::ContainerError) -> ApiError {
+    ApiError::from_error(ErrorCode::Internal, error)
+}

@@ -1,0 +1,222 @@
+//! The gateway's process and the files that it reads.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use slipway_orchestrator::ObservedReplica;
+use slipway_types::service::RoutingTable;
+use slipway_types::{ApiError, ErrorCode};
+
+use super::App;
+use super::state::ServiceRecord;
+
+/// File that the running gateway holds locked.
+pub const LOCK_FILE: &str = "lock";
+/// How often the containers' metrics are written.
+const METRICS_PERIOD: Duration = Duration::from_secs(2);
+/// How long to wait before another try when the gateway does not stay up.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Keeps the gateway running and informed.
+pub struct DataPlane {
+    app: Arc<App>,
+    folder: PathBuf,
+    /// The table that the gateway has.
+    pub table: RoutingTable,
+    published: bool,
+    child: Option<Child>,
+    last_start: Option<Instant>,
+    last_metrics: Option<Instant>,
+}
+
+impl DataPlane {
+    /// The data plane of a state folder. The table of an earlier daemon goes on, so that its generation grows.
+    pub fn new(app: &Arc<App>) -> Self {
+        let folder = app.settings.root.join("gateway");
+        let table = std::fs::read(folder.join("routes.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        Self {
+            app: Arc::clone(app),
+            folder,
+            table,
+            published: false,
+            child: None,
+            last_start: None,
+            last_metrics: None,
+        }
+    }
+
+    /// Gives the gateway its table and keeps it running while anything is declared.
+    pub fn publish(
+        &mut self,
+        table: RoutingTable,
+        records: &[ServiceRecord],
+        observed: &[ObservedReplica],
+    ) -> Result<(), ApiError> {
+        if let Some(child) = &mut self.child {
+            // Takes its exit status, so that no zombie stays.
+            let _ = child.try_wait();
+        }
+        if records.is_empty() && table.services.is_empty() && !self.published && !self.folder.exists() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&self.folder).map_err(|e| failed("create", &self.folder, &e))?;
+        if !self.published || table != self.table {
+            let bytes = serde_json::to_vec_pretty(&table)
+                .map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
+            write(&self.folder, "routes.json", &bytes)?;
+            self.table = table;
+            self.published = true;
+        }
+        if self.last_metrics.is_none_or(|at| at.elapsed() >= METRICS_PERIOD) {
+            self.last_metrics = Some(Instant::now());
+            write(&self.folder, "containers.prom", self.metrics(records, observed).as_bytes())?;
+        }
+        match (records.is_empty(), gateway_pid(&self.folder)) {
+            (false, None) => self.start(),
+            (true, Some(pid)) => {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn start(&mut self) -> Result<(), ApiError> {
+        if self.last_start.is_some_and(|at| at.elapsed() < RETRY) {
+            return Ok(());
+        }
+        if self.last_start.is_some() {
+            self.app.event("gateway", "gateway.restarted", &self.why());
+        }
+        self.last_start = Some(Instant::now());
+        let path = self.folder.join("gateway.log");
+        let log = File::options().create(true).append(true).open(&path).map_err(|e| failed("open", &path, &e))?;
+        let exe = self.app.native.exe();
+        let child = Command::new(exe)
+            .arg("--root")
+            .arg(&self.app.settings.root)
+            .arg("gateway")
+            .current_dir("/")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|e| failed("start", exe, &e))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn why(&self) -> String {
+        let last = std::fs::read_to_string(self.folder.join("gateway.log")).unwrap_or_default();
+        let reason = last.lines().rev().find(|line| line.contains("error:")).unwrap_or("");
+        format!("It did not run. {reason}").trim_end().to_owned()
+    }
+
+    /// Metrics of replicas' containers in Prometheus text, named as cAdvisor names them.
+    fn metrics(&self, records: &[ServiceRecord], observed: &[ObservedReplica]) -> String {
+        let mut text = String::new();
+        let mut families: [(&str, &str, &str, Vec<String>); 5] = [
+            ("container_cpu_usage_seconds_total", "counter", "CPU time used.", Vec::new()),
+            ("container_memory_usage_bytes", "gauge", "Memory in use, page cache included.", Vec::new()),
+            ("container_spec_memory_limit_bytes", "gauge", "Memory limit.", Vec::new()),
+            ("container_oom_events_total", "counter", "Processes killed for lack of memory.", Vec::new()),
+            ("container_processes", "gauge", "Processes and threads.", Vec::new()),
+        ];
+        for replica in observed {
+            let Ok(container) = self.app.native.container(&replica.container) else { continue };
+            let Ok(stats) = container.stats() else { continue };
+            let labels = format!("service=\"{}\",id=\"{}\"", replica.service, replica.container.short());
+            let values = [
+                Some(format!("{:.6}", stats.cpu_usec as f64 / 1e6)),
+                Some(stats.memory_current.to_string()),
+                stats.memory_limit.map(|v| v.to_string()),
+                Some(stats.oom_kills.to_string()),
+                Some(stats.pids.to_string()),
+            ];
+            for (family, value) in families.iter_mut().zip(values) {
+                family.3.extend(value.map(|value| format!("{}{{{labels}}} {value}", family.0)));
+            }
+        }
+        for (name, kind, help, lines) in families {
+            if !lines.is_empty() {
+                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{}", lines.join("\n"));
+            }
+        }
+        let mut restarts = Vec::new();
+        for record in records {
+            restarts.push(format!(
+                "slipway_service_restarts_total{{service=\"{}\"}} {}",
+                record.target.spec.name, record.restarts
+            ));
+        }
+        if !restarts.is_empty() {
+            let name = "slipway_service_restarts_total";
+            let _ = writeln!(
+                text,
+                "# HELP {name} Replicas restarted after a crash.\n# TYPE {name} counter\n{}",
+                restarts.join("\n")
+            );
+        }
+        text
+    }
+}
+
+/// The process that holds the gateway's lock.
+fn gateway_pid(folder: &Path) -> Option<rustix::process::Pid> {
+    let path = folder.join(LOCK_FILE);
+    let file = File::options().read(true).write(true).open(&path).ok()?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return None;
+    }
+    let text = std::fs::read_to_string(&path).ok()?;
+    rustix::process::Pid::from_raw(text.trim().parse().ok()?)
+}
+
+/// Claims the gateway's lock for this process; the claim lasts as long as the file is open.
+pub fn hold_lock(folder: &Path) -> Result<File, ApiError> {
+    std::fs::create_dir_all(folder).map_err(|e| failed("create", folder, &e))?;
+    let path = folder.join(LOCK_FILE);
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| failed("open", &path, &e))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        ApiError::new(ErrorCode::Conflict, "another gateway runs with this state folder")
+    })?;
+    file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(|e| failed("write", &path, &e))?;
+    Ok(file)
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), ApiError> {
+    let (path, aside) = (folder.join(name), folder.join(format!("{name}.new")));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&aside, &path)
+    };
+    write().map_err(|error| failed("write", &path, &error))
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> ApiError {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull => ErrorCode::ResourceExhausted,
+        _ => ErrorCode::Internal,
+    };
+    let mut api = ApiError::new(code, format!("cannot {what} {}", path.display()));
+    api.causes.push(error.to_string());
+    api
+}

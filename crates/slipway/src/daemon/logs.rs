@@ -1,0 +1,93 @@
+//! Logs of containers, runs and services by one name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use slipway_native::NativeError;
+use slipway_runtime::{Container, LogOptions, LogReader};
+use slipway_types::container::LogLine;
+use slipway_types::{ApiError, ErrorCode};
+
+use super::{App, containers, runs, services};
+
+/// Files that hold a container's log, newest first.
+const LOG_FILES: [&str; 2] = ["log", "log.1"];
+
+/// Keeps the log of a container that ended in another folder.
+pub fn keep(container: &Container, folder: &Path) -> std::io::Result<()> {
+    for name in LOG_FILES {
+        let (from, to) = (container.dir().join(name), folder.join(name));
+        let _ = std::fs::remove_file(&to);
+        match std::fs::hard_link(&from, &to) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => drop(std::fs::copy(&from, &to)?),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Readers of everything that is called `name`: a container, a run, or a service's replicas.
+pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<LogReader>, ApiError> {
+    if let Some(record) = app.state.find_container(name)? {
+        return reader(app.native.container(&record.id), options).map(|reader| vec![reader]);
+    }
+    if app.state.run(name)?.is_some() {
+        if let Some(container) = runs::container(app, name) {
+            return reader(Ok(container), options).map(|reader| vec![reader]);
+        }
+        let kept = LogReader::open(&runs::folder(app, name), LogOptions { follow: false, ..options.clone() });
+        return kept.map(|reader| vec![reader]).map_err(|e| ApiError::from_error(ErrorCode::NotFound, &e));
+    }
+    if app.state.service(name)?.is_some() {
+        let mut readers = Vec::new();
+        for id in services::containers(app, name)? {
+            readers.push(reader(app.native.container(&id), options)?);
+        }
+        return Ok(readers);
+    }
+    Err(containers::find(app, name).err().unwrap_or_else(|| {
+        ApiError::new(ErrorCode::NotFound, format!("no container, run or service is called `{name}`"))
+    }))
+    .map_err(|error: ApiError| ApiError {
+        message: format!("no container, run or service is called `{name}`"),
+        hint: Some("`slipway ps --all`, `slipway runs` and `slipway services` list them".to_owned()),
+        ..error
+    })
+}
+
+fn reader(
+    container: Result<Container, NativeError>,
+    options: &LogOptions,
+) -> Result<LogReader, ApiError> {
+    container
+        .map_err(containers::native_error)?
+        .logs(options.clone())
+        .map_err(|e| ApiError::from_error(ErrorCode::Internal, &e))
+}
+
+/// Passes lines on until the readers end or nobody listens. Several are merged as their lines come.
+pub fn pump(app: &Arc<App>, readers: Vec<LogReader>, send: impl Fn(LogLine) -> bool + Send + Sync) {
+    std::thread::scope(|scope| {
+        let send = &send;
+        for mut reader in readers {
+            scope.spawn(move || {
+                while !app.is_stopping() {
+                    match reader.next_within(std::time::Duration::from_millis(500)) {
+                        Ok(slipway_runtime::LogNext::Line(line)) => {
+                            if !send(line) {
+                                return;
+                            }
+                        }
+                        Ok(slipway_runtime::LogNext::Idle) => {}
+                        Ok(slipway_runtime::LogNext::End) => return,
+                        Err(error) => {
+                            tracing::warn!(%error, "a log cannot be read");
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+}

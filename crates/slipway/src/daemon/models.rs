@@ -1,0 +1,280 @@
+//! Model versions, as the API and training runs record them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use slipway_image::model::{self, ModelMeta};
+use slipway_types::image::TransferEvent;
+use slipway_types::model::{Lineage, ModelFormat, ModelRef, ModelSelector, ModelVersion, valid_model_name};
+use slipway_types::{ApiError, Digest, ErrorCode};
+
+use super::images::OnEvent;
+use super::state::AliasMove;
+use super::{App, images, services};
+
+/// Kind of the pins that keep model versions in the store.
+const PIN: &str = "model";
+
+/// A folder that becomes a model version.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    /// Model name.
+    pub model: &'a str,
+    /// The folder.
+    pub folder: &'a Path,
+    /// Format, where it is not to be detected.
+    pub format: Option<ModelFormat>,
+    /// Class of the user's.
+    pub entry: Option<&'a str>,
+    /// Where it came from.
+    pub lineage: Lineage,
+    /// Last metrics.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Packs a folder and records it as the next version.
+pub fn record(app: &Arc<App>, candidate: Candidate<'_>) -> Result<ModelVersion, ApiError> {
+    let format = model::detect_format(candidate.folder, candidate.format, candidate.entry)
+        .map_err(|e| ApiError::from_error(e.code(), &e))?;
+    let _lease = app.store.lease();
+    let version = app.state.next_model_version(candidate.model)?;
+    let created_at = jiff::Timestamp::now();
+    let meta = ModelMeta {
+        model: candidate.model.to_owned(),
+        version,
+        format,
+        entry: candidate.entry.map(str::to_owned),
+        lineage: candidate.lineage.clone(),
+        metrics: candidate.metrics.clone(),
+        created_at,
+    };
+    let packed = model::pack(&app.store, candidate.folder, &meta).map_err(|e| ApiError::from_error(e.code(), &e))?;
+    let version = ModelVersion {
+        model: meta.model,
+        version,
+        manifest: packed.manifest,
+        format,
+        size: packed.size,
+        created_at,
+        aliases: Vec::new(),
+        lineage: candidate.lineage,
+        metrics: candidate.metrics,
+    };
+    keep(app, &version)?;
+    Ok(version)
+}
+
+/// Pins a version's content first and records it then: a record without content must never be seen.
+fn keep(app: &Arc<App>, version: &ModelVersion) -> Result<(), ApiError> {
+    let name = format!("{}@{}", version.model, version.version);
+    app.store.pin(PIN, &name, &version.manifest).map_err(images::store_error)?;
+    app.state.add_model_version(version)?;
+    app.event(
+        &format!("model/{}", version.model),
+        "model.recorded",
+        &format!("{name}, {}, from {}.", version.format, version.lineage.run.as_deref().unwrap_or("an import")),
+    );
+    Ok(())
+}
+
+/// The version that a reference means.
+pub fn find(app: &App, reference: &ModelRef) -> Result<ModelVersion, ApiError> {
+    app.state.find_model(reference)?.ok_or_else(|| {
+        let text = match &reference.selector {
+            ModelSelector::Latest => format!("there is no model `{}`", reference.model),
+            ModelSelector::Version(version) => format!("`{}` has no version {version}", reference.model),
+            ModelSelector::Alias(alias) => format!("`{}` has no alias `{alias}`", reference.model),
+        };
+        ApiError::new(ErrorCode::NotFound, text).with_hint("`slipway model ls` lists models and versions")
+    })
+}
+
+/// Versions of a model, or of all.
+pub fn list(app: &App, model: Option<&str>) -> Result<Vec<ModelVersion>, ApiError> {
+    Ok(app.state.model_versions(model)?)
+}
+
+/// A version, its files and its aliases' moves.
+#[derive(Debug, Serialize)]
+pub struct Details {
+    #[serde(flatten)]
+    version: ModelVersion,
+    entry: Option<String>,
+    files: Vec<FileEntry>,
+    alias_moves: Vec<AliasMove>,
+}
+
+#[derive(Debug, Serialize)]
+struct FileEntry {
+    path: String,
+    size: u64,
+    digest: Digest,
+}
+
+/// One version, whole.
+pub fn details(app: &App, reference: &ModelRef) -> Result<Details, ApiError> {
+    let version = find(app, reference)?;
+    let manifest = model::read_manifest(&app.store, &version.manifest).map_err(|e| ApiError::from_error(e.code(), &e))?;
+    let files = manifest
+        .files
+        .into_iter()
+        .map(|file| FileEntry { path: file.path, size: file.size, digest: file.digest })
+        .collect();
+    let alias_moves = app.state.alias_moves(&version.model)?;
+    Ok(Details { version, entry: manifest.entry, files, alias_moves })
+}
+
+/// The class that a model's manifest names.
+pub fn entry(app: &App, manifest: &Digest) -> Result<Option<String>, ApiError> {
+    model::read_manifest(&app.store, manifest).map(|manifest| manifest.entry).map_err(|e| ApiError::from_error(e.code(), &e))
+}
+
+/// Lets an alias name a version, or takes it away.
+pub fn alias(app: &Arc<App>, reference: &ModelRef, alias: &str, delete: bool) -> Result<(), ApiError> {
+    let numeric = alias.bytes().all(|b| b.is_ascii_digit());
+    if !valid_model_name(alias) || numeric || alias == "latest" {
+        return Err(ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("`{alias}` cannot be an alias: expected a name that is no number and not `latest`"),
+        ));
+    }
+    if delete {
+        let named = ModelRef { model: reference.model.clone(), selector: ModelSelector::Alias(alias.to_owned()) };
+        find(app, &named)?;
+        app.state.set_alias(&reference.model, alias, None)?;
+    } else {
+        let version = find(app, reference)?;
+        app.state.set_alias(&version.model, alias, Some(version.version))?;
+        app.event(
+            &format!("model/{}", version.model),
+            "model.aliased",
+            &format!("`{alias}` names version {}.", version.version),
+        );
+    }
+    app.changed.notify_one();
+    Ok(())
+}
+
+/// Forgets a version that no service uses.
+pub fn remove(app: &Arc<App>, reference: &ModelRef) -> Result<(), ApiError> {
+    let version = find(app, reference)?;
+    let name = format!("{}@{}", version.model, version.version);
+    if let Some(service) = services::uses_model(app, &version.manifest)? {
+        return Err(ApiError::new(ErrorCode::Conflict, format!("{name} is used by the service {service}"))
+            .with_hint(format!("delete the service first, or deploy another version: `slipway delete {service}`")));
+    }
+    app.state.remove_model_version(&version.model, version.version)?;
+    app.store.unpin(PIN, &name).map_err(images::store_error)?;
+    app.event(&format!("model/{}", version.model), "model.removed", &format!("Version {} is gone.", version.version));
+    Ok(())
+}
+
+/// Body of `POST /v1/models/import`.
+#[derive(Debug, Deserialize)]
+pub struct Import {
+    folder: PathBuf,
+    model: String,
+    format: Option<String>,
+    entry: Option<String>,
+}
+
+/// Records a folder as a new version.
+pub fn import(app: &Arc<App>, import: &Import) -> Result<ModelVersion, ApiError> {
+    if !valid_model_name(&import.model) {
+        return Err(invalid(format!(
+            "`{}` is not a model name: {}",
+            import.model,
+            slipway_types::model::MODEL_NAME_RULE
+        )));
+    }
+    let format = match import.format.as_deref() {
+        None | Some("auto") => None,
+        Some(text) => Some(text.parse().map_err(invalid)?),
+    };
+    record(
+        app,
+        Candidate {
+            model: &import.model,
+            folder: &import.folder,
+            format,
+            entry: import.entry.as_deref(),
+            lineage: Lineage::default(),
+            metrics: BTreeMap::new(),
+        },
+    )
+}
+
+/// Sends a version to a registry.
+pub fn push(app: &App, reference: &ModelRef, target: &str, on_event: OnEvent) -> Result<TransferEvent, ApiError> {
+    let version = find(app, reference)?;
+    let target = images::reference(target)?;
+    let registry = images::client(app)?;
+    app.handle
+        .block_on(registry.push_artifact(&app.store, &version.manifest, &target, on_event))
+        .map_err(|e| images::registry_error(e.code(), e.hint(), &e))?;
+    Ok(TransferEvent::Finished {
+        reference: target.to_string(),
+        manifest: version.manifest.clone(),
+        image: version.manifest,
+    })
+}
+
+/// Fetches a version from a registry and records it under the next number of its model here.
+pub fn pull(
+    app: &Arc<App>,
+    source: &str,
+    model: Option<&str>,
+    on_event: OnEvent,
+) -> Result<TransferEvent, ApiError> {
+    let source = images::reference(source)?;
+    let registry = images::client(app)?;
+    let _lease = app.store.lease();
+    let manifest_digest = app
+        .handle
+        .block_on(registry.pull_artifact(&app.store, &source, on_event))
+        .map_err(|e| images::registry_error(e.code(), e.hint(), &e))?;
+    let manifest = model::read_manifest(&app.store, &manifest_digest).map_err(|e| ApiError::from_error(e.code(), &e))?;
+    let Some(model) = model.or(manifest.model.as_deref()) else {
+        return Err(invalid("the artifact does not name its model: name it after the reference".to_owned()));
+    };
+    if !valid_model_name(model) {
+        return Err(invalid(format!("the artifact names its model `{model}`, which cannot be used; name another")));
+    }
+    let known = app.state.model_versions(Some(model))?.into_iter().any(|v| v.manifest == manifest_digest);
+    if !known {
+        let version = ModelVersion {
+            model: model.to_owned(),
+            version: app.state.next_model_version(model)?,
+            manifest: manifest_digest.clone(),
+            format: format(app, &manifest)?,
+            size: manifest.size,
+            created_at: jiff::Timestamp::now(),
+            aliases: Vec::new(),
+            lineage: manifest.lineage,
+            metrics: manifest.metrics,
+        };
+        keep(app, &version)?;
+    }
+    Ok(TransferEvent::Finished {
+        reference: source.to_string(),
+        manifest: manifest_digest.clone(),
+        image: manifest_digest,
+    })
+}
+
+/// The format that a manifest names; of another tool's artifact it is detected.
+fn format(app: &App, manifest: &model::ModelManifest) -> Result<ModelFormat, ApiError> {
+    if let Some(format) = manifest.format {
+        return Ok(format);
+    }
+    let folder = app.store.staging("detect").map_err(images::store_error)?;
+    let files = folder.path().join("model");
+    model::materialize(&app.store, &manifest.digest, &files).map_err(|e| ApiError::from_error(e.code(), &e))?;
+    model::detect_format(&files, None, manifest.entry.as_deref()).map_err(|e| ApiError::from_error(e.code(), &e))
+}
+
+fn invalid(reason: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidArgument, reason)
+}

@@ -1,0 +1,175 @@
+//! What the daemon remembers: one SQLite database, one writer, every commit durable before it is acknowledged.
+
+mod containers;
+mod events;
+mod models;
+mod runs;
+mod services;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use slipway_types::{ApiError, ErrorCode};
+
+pub use containers::ContainerRecord;
+pub use models::AliasMove;
+pub use services::ServiceRecord;
+
+/// Version of the tables below. An older file is migrated step by step; a newer one is refused.
+const SCHEMA_VERSION: u32 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL) STRICT;
+CREATE TABLE runs (id TEXT PRIMARY KEY, project TEXT NOT NULL, number INTEGER NOT NULL, status TEXT NOT NULL,
+    spec TEXT NOT NULL, UNIQUE (project, number)) STRICT;
+CREATE TABLE model_versions (model TEXT NOT NULL, version INTEGER NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (model, version)) STRICT;
+CREATE TABLE model_counters (model TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT;
+CREATE TABLE model_aliases (model TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL,
+    PRIMARY KEY (model, alias)) STRICT;
+CREATE TABLE alias_moves (id INTEGER PRIMARY KEY, time TEXT NOT NULL, model TEXT NOT NULL, alias TEXT NOT NULL,
+    old INTEGER, new INTEGER) STRICT;
+CREATE TABLE services (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE projects (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
+CREATE TABLE events (sequence INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, subject TEXT NOT NULL,
+    kind TEXT NOT NULL, message TEXT NOT NULL) STRICT;
+CREATE INDEX events_by_subject ON events (subject, sequence);
+";
+
+/// The state database.
+#[derive(Debug)]
+pub struct State {
+    connection: Mutex<Connection>,
+}
+
+/// Why the state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file cannot be opened or migrated.
+    #[error("cannot open the state database {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A newer Slipway wrote it.
+    #[error("the state database {path} has schema {found}, newer than this binary's {SCHEMA_VERSION}")]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+    },
+    /// A statement failed.
+    #[error("the state database refused {what}")]
+    Query {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A stored record cannot be read.
+    #[error("the state database holds an unreadable {what}")]
+    Record {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The name is taken.
+    #[error("the name `{0}` is in use")]
+    NameTaken(String),
+}
+
+impl StateError {
+    /// The public kind of this error.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NameTaken(_) => ErrorCode::Conflict,
+            Self::Query { source, .. } | Self::Open { source, .. } if is_full(source) => {
+                ErrorCode::ResourceExhausted
+            }
+            Self::Record { .. } => ErrorCode::DataLoss,
+            Self::Open { .. } | Self::TooNew { .. } | Self::Query { .. } => ErrorCode::Internal,
+        }
+    }
+}
+
+impl From<StateError> for ApiError {
+    fn from(error: StateError) -> Self {
+        Self::from_error(error.code(), &error)
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
+fn is_duplicate(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
+/// Gives a statement's error its place.
+trait Context<T> {
+    fn during(self, what: &'static str) -> Result<T, StateError>;
+}
+
+impl<T> Context<T> for Result<T, rusqlite::Error> {
+    fn during(self, what: &'static str) -> Result<T, StateError> {
+        self.map_err(|source| StateError::Query { what, source })
+    }
+}
+
+fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, StateError> {
+    serde_json::to_string(value).map_err(|source| StateError::Record { what, source })
+}
+
+fn decode<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> Result<T, StateError> {
+    serde_json::from_str(text).map_err(|source| StateError::Record { what, source })
+}
+
+impl State {
+    /// Opens the database, making it where there is none.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let fail = |source| StateError::Open { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(fail)?;
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+            .map_err(fail)?;
+        let transaction = connection.transaction().map_err(fail)?;
+        let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail)?;
+        match found {
+            0 => {
+                transaction.execute_batch(SCHEMA).map_err(fail)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(fail)?;
+            }
+            SCHEMA_VERSION => {}
+            _ => return Err(StateError::TooNew { path: path.to_owned(), found }),
+        }
+        transaction.commit().map_err(fail)?;
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A panic between statements leaves no half-done transaction: rusqlite rolls it back on drop.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_twice_and_refuses_a_newer_schema() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        drop(State::open(&path).unwrap());
+        let state = State::open(&path).unwrap();
+        state.connection().pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        drop(state);
+        assert!(matches!(State::open(&path), Err(StateError::TooNew { .. })));
+    }
+}

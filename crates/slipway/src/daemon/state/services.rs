@@ -1,0 +1,85 @@
+//! Declared services, and what `up` last made of a project.
+
+use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use slipway_orchestrator::Revision;
+
+use super::{Context, State, StateError, decode, encode};
+
+/// A declared service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// What it shall be.
+    pub target: Revision,
+    /// The last revision whose rollout completed; replicas go back to it while the target's fail.
+    pub stable: Option<Revision>,
+    /// It is being deleted: its replicas drain, then it is forgotten.
+    pub deleting: bool,
+    /// Restarts since it was declared.
+    pub restarts: u64,
+}
+
+impl State {
+    /// Records a service, replacing what was declared under its name.
+    pub fn put_service(&self, record: &ServiceRecord) -> Result<(), StateError> {
+        let text = encode("service", record)?;
+        self.connection()
+            .execute(
+                "INSERT INTO services (name, record) VALUES (?1, ?2)
+                 ON CONFLICT (name) DO UPDATE SET record = excluded.record",
+                params![record.target.spec.name, text],
+            )
+            .during("declaring a service")?;
+        Ok(())
+    }
+
+    /// Forgets a service.
+    pub fn remove_service(&self, name: &str) -> Result<(), StateError> {
+        self.connection()
+            .execute("DELETE FROM services WHERE name = ?1", [name])
+            .during("removing a service")?;
+        Ok(())
+    }
+
+    /// One service.
+    pub fn service(&self, name: &str) -> Result<Option<ServiceRecord>, StateError> {
+        let row: Option<String> = self
+            .connection()
+            .query_row("SELECT record FROM services WHERE name = ?1", [name], |row| row.get(0))
+            .optional()
+            .during("looking for a service")?;
+        row.map(|text| decode("service", &text)).transpose()
+    }
+
+    /// Every service, by name.
+    pub fn services(&self) -> Result<Vec<ServiceRecord>, StateError> {
+        let connection = self.connection();
+        let what = "listing services";
+        let mut statement =
+            connection.prepare_cached("SELECT record FROM services ORDER BY name").during(what)?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).during(what)?;
+        rows.map(|row| decode("service", &row.during(what)?)).collect()
+    }
+
+    /// Remembers that this version of a project's model was trained from this fingerprint of its inputs.
+    pub fn put_project(&self, name: &str, fingerprint: &str, version: u64) -> Result<(), StateError> {
+        self.connection()
+            .execute(
+                "INSERT INTO projects (name, fingerprint, version) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, version = excluded.version",
+                params![name, fingerprint, i64::try_from(version).unwrap_or(i64::MAX)],
+            )
+            .during("remembering a project")?;
+        Ok(())
+    }
+
+    /// The fingerprint and model version that [`State::put_project`] remembered.
+    pub fn project(&self, name: &str) -> Result<Option<(String, u64)>, StateError> {
+        self.connection()
+            .query_row("SELECT fingerprint, version FROM projects WHERE name = ?1", [name], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+            })
+            .optional()
+            .during("looking for a project")
+    }
+}

@@ -1,0 +1,146 @@
+//! `up`: build, train, record and deploy what changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slipway_types::build::BuildEvent;
+use slipway_types::run::{RunEvent, RunSpec, RunState};
+use slipway_types::service::{ReplicaState, ServiceStatus};
+use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
+use slipway_types::{ApiError, Digest, ErrorCode};
+
+use super::fingerprint::Fingerprint;
+use super::{App, builds, runs, services};
+
+/// How long replicas may take until they answer: as long as the reconciler gives one to start.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Brings a project up. `send` says whether anyone still listens; nobody ends it where it is.
+pub fn up(
+    app: &Arc<App>,
+    request: &UpRequest,
+    send: &(dyn Fn(UpEvent) -> bool + Sync),
+) -> Result<UpOutcome, ApiError> {
+    let _claim = app.claim(&format!("project {}", request.train.project))?;
+    let built = builds::build(app, &request.build, &|event| {
+        // The failure is told once, as the end of `up`.
+        matches!(event, BuildEvent::Failed(_)) || send(UpEvent::Build(event))
+    });
+    let built = built.map_err(|failure| {
+        let error = failure.error.clone();
+        send(UpEvent::Build(BuildEvent::Failed(failure)));
+        error
+    })?;
+    let image = built.image.ok_or_else(|| ApiError::new(ErrorCode::Internal, "the build gave no image"))?;
+    let (version, trained) = train(app, request, &image, send)?;
+    let mut spec = request.serve.clone();
+    spec.image.clone_from(&request.train.image);
+    spec.model = format!("{}@{version}", request.train.project);
+    let (status, declared) = services::declare(app, services::Declare { spec, keep_replicas: false })?;
+    let ready = wait(app, &status, send)?;
+    Ok(UpOutcome {
+        changed: built.executed > 0 || trained || declared,
+        image,
+        version,
+        service: status.spec.name,
+        ready,
+        url: status.url,
+    })
+}
+
+/// The version to serve, and whether it was trained now.
+fn train(
+    app: &Arc<App>,
+    request: &UpRequest,
+    image: &Digest,
+    send: &(dyn Fn(UpEvent) -> bool + Sync),
+) -> Result<(u64, bool), ApiError> {
+    let project = &request.train.project;
+    let last = app.state.project(project)?;
+    let known = last.as_ref().and_then(|(text, _)| serde_json::from_str::<Fingerprint>(text).ok());
+    let now = Fingerprint::of(&request.train, image, known.as_ref())?;
+    let remember = |version| {
+        let text = serde_json::to_string(&now)
+            .map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
+        app.state.put_project(project, &text, version).map_err(ApiError::from)
+    };
+    if let (Some(known), Some((_, version))) = (&known, &last)
+        && !request.retrain
+        && known.same_work(&now)
+        && app.state.model_versions(Some(project))?.iter().any(|v| v.version == *version)
+    {
+        if *known != now {
+            remember(*version)?;
+        }
+        send(UpEvent::TrainSkipped { version: *version });
+        return Ok((*version, false));
+    }
+    let version = run(app, &request.train, send)?;
+    remember(version)?;
+    Ok((version, true))
+}
+
+fn run(app: &Arc<App>, spec: &RunSpec, send: &(dyn Fn(UpEvent) -> bool + Sync)) -> Result<u64, ApiError> {
+    let status = runs::start(app, spec)?;
+    let mut end = None;
+    let mut listening = true;
+    runs::stream(app, &status, &mut |event| {
+        if let RunEvent::Finished(status) = &event {
+            end = Some(status.clone());
+        }
+        listening = send(UpEvent::Train(event));
+        listening
+    });
+    if !listening {
+        // `up` was interrupted: its training run goes with it.
+        let _ = runs::cancel(app, &status.id);
+        return Err(ApiError::new(ErrorCode::Failed, format!("run {} was cancelled", status.id)));
+    }
+    let end = end.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "the daemon ends"))?;
+    match (end.state, end.version) {
+        (RunState::Succeeded, Some(version)) => Ok(version),
+        _ => Err(ApiError::new(ErrorCode::Failed, format!("training failed (run {})", end.id))
+            .with_hint(format!("its output is kept: `slipway logs {}`", end.id))),
+    }
+}
+
+/// Waits until every declared replica of the declared revision is ready; gives how many are.
+fn wait(
+    app: &Arc<App>,
+    declared: &ServiceStatus,
+    send: &(dyn Fn(UpEvent) -> bool + Sync),
+) -> Result<u32, ApiError> {
+    let began = Instant::now();
+    let wanted = declared.spec.replicas;
+    let mut last = String::new();
+    loop {
+        let status = services::status(app, &declared.spec.name)?;
+        let current = status.replicas.iter().filter(|r| r.revision == status.revision);
+        let ready = current.clone().filter(|r| r.state == ReplicaState::Ready).count();
+        let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+        let settled = status.replicas.iter().all(|r| r.revision == status.revision);
+        if ready >= wanted && settled {
+            return Ok(ready);
+        }
+        let reason = current.filter_map(|r| r.reason.as_deref()).next().unwrap_or("");
+        let message = format!("{ready} of {wanted} replicas are ready {reason}").trim_end().to_owned();
+        if message != last {
+            last.clone_from(&message);
+            if !send(UpEvent::Deploy { message }) {
+                return Err(ApiError::new(ErrorCode::Failed, "nobody waits any more"));
+            }
+        }
+        if began.elapsed() > READY_LIMIT {
+            let name = &declared.spec.name;
+            let mut error = ApiError::new(
+                ErrorCode::Failed,
+                format!("`{name}` is not ready after {} s", READY_LIMIT.as_secs()),
+            );
+            error.causes.push(last);
+            return Err(error
+                .with_hint(format!("see `slipway logs {name}` and `slipway events --subject service/{name}`")));
+        }
+        std::thread::sleep(POLL);
+    }
+}

@@ -1,0 +1,148 @@
+//! The one place that writes to the terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the printer")]
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+use slipway_types::ApiError;
+
+use crate::env_vars;
+
+/// How listings are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Writes results to standard output and everything else to standard error.
+#[derive(Clone, Copy, Debug)]
+pub struct Printer {
+    colour: bool,
+    terminal: bool,
+}
+
+impl Printer {
+    /// A printer for this process's terminal.
+    pub fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let no_colour = std::env::var_os(env_vars::NO_COLOR).is_some_and(|v| !v.is_empty());
+        Self { colour: terminal && !no_colour, terminal }
+    }
+
+    /// Whether standard error is a terminal, so progress may move.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Whether colours may be used on standard error.
+    pub fn colour(&self) -> bool {
+        self.colour
+    }
+
+    /// A line of the result.
+    pub fn line(&self, text: impl AsRef<str>) {
+        // A reader that went away (`| head`) is no error of ours.
+        let _ = writeln!(std::io::stdout().lock(), "{}", text.as_ref());
+    }
+
+    /// Bytes of the result, as they are.
+    pub fn raw(&self, bytes: &[u8]) {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    }
+
+    /// Bytes to standard error, as they are.
+    pub fn raw_error(&self, bytes: &[u8]) {
+        let _ = std::io::stderr().lock().write_all(bytes);
+    }
+
+    /// A line of progress or advice.
+    pub fn note(&self, text: impl AsRef<str>) {
+        let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+    }
+
+    /// A JSON document.
+    pub fn json(&self, value: &impl Serialize) {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.line(text),
+            Err(error) => self.note(format!("error: cannot write JSON: {error}")),
+        }
+    }
+
+    /// Aligned columns under a heading.
+    pub fn table(&self, headings: &[&str], rows: &[Vec<String>]) {
+        let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let write = |cells: &mut dyn Iterator<Item = &str>| {
+            let mut line = String::new();
+            for (cell, width) in cells.zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 3));
+            }
+            self.line(line.trim_end());
+        };
+        write(&mut headings.iter().copied());
+        for row in rows {
+            write(&mut row.iter().map(String::as_str));
+        }
+    }
+
+    /// A warning.
+    pub fn warning(&self, text: impl AsRef<str>) {
+        self.note(format!("{} {}", self.paint("33", "warning:"), text.as_ref()));
+    }
+
+    /// An error with its causes and hint.
+    pub fn error(&self, error: &ApiError) {
+        self.note(format!("{} {}", self.paint("31", "error:"), error.message));
+        for cause in &error.causes {
+            self.note(format!("  because: {cause}"));
+        }
+        if let Some(hint) = &error.hint {
+            self.note(format!("  {} {hint}", self.paint("36", "hint:")));
+        }
+    }
+
+    /// Text in an ANSI colour, where colours may be used.
+    pub fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// How long ago a moment was, in its largest whole unit.
+pub fn age(moment: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    let seconds = now.duration_since(moment).as_secs().max(0);
+    let (count, unit) = match seconds {
+        0..=59 => (seconds, "second"),
+        60..=3599 => (seconds / 60, "minute"),
+        3600..=86_399 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_use_their_largest_unit() {
+        let now: jiff::Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        for (then, text) in [
+            ("2026-01-01T23:59:59Z", "1 second"),
+            ("2026-01-01T23:00:00Z", "1 hour"),
+            ("2025-12-30T00:00:00Z", "3 days"),
+            ("2026-01-03T00:00:00Z", "0 seconds"),
+        ] {
+            assert_eq!(age(then.parse().unwrap(), now), text);
+        }
+    }
+}

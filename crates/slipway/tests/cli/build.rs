@@ -1,0 +1,148 @@
+//! `build`
+
+use std::time::Duration;
+
+use crate::support::{Slipway, kill, wait_for};
+
+#[test]
+fn builds_runs_and_rebuilds_nothing() {
+    let s = Slipway::new();
+    s.busybox();
+    s.write("p/app/hello.txt", "hello\n");
+    s.write("p/app/ignored.log", "noise\n");
+    s.write("p/.dockerignore", "*.log\napp/*.log\n");
+    s.write(
+        "p/Dockerfile",
+        "ARG BASE=box\nFROM ${BASE} AS tools\nRUN echo tool > /tool && chmod 755 /tool\n\nFROM box\nENV GREETING=hi\n\
+         ARG WHO=world\nWORKDIR /srv\nCOPY --from=tools /tool /usr/bin/tool\nCOPY --chown=user:extra app/ ./\n\
+         RUN <<EOF\necho \"$GREETING $WHO\" > said\nls > listed\nEOF\nUSER user\nEXPOSE 8000\nLABEL a=b\nCMD [\"cat\", \"said\"]\n",
+    );
+    let first = s.run(&["build", "-t", "made:1", "--progress", "plain", "p"]);
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    assert_eq!(s.run(&["run", "--rm", "made:1"]).ok(), "hi world\n");
+    let listing = s.run(&["run", "--rm", "made:1", "sh", "-c", "cat listed; stat -c '%U:%G' hello.txt; id -un"]).ok();
+    assert_eq!(listing, "hello.txt\nuser:extra\nuser\n");
+
+    let again = s.run(&["build", "-t", "made:2", "--progress", "plain", "p"]);
+    assert!(again.stderr.contains("(0 executed"), "{}", again.stderr);
+    let id = |name: &str| {
+        let text = s.run(&["inspect", name]).ok();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["id"].clone()
+    };
+    assert_eq!(id("made:1"), id("made:2"));
+    // Only a time changed: still nothing to do.
+    std::fs::File::options().append(true).open(s.path("p/app/hello.txt")).unwrap()
+        .set_modified(std::time::SystemTime::now()).unwrap();
+    assert!(s.run(&["build", "--progress", "plain", "p"]).stderr.contains("(0 executed"));
+
+    s.run(&["build", "-t", "made:3", "--build-arg", "WHO=you", "p"]).ok();
+    assert_eq!(s.run(&["run", "--rm", "made:3"]).ok(), "hi you\n");
+    s.write("p/app/hello.txt", "changed\n");
+    s.run(&["build", "-t", "made:4", "p"]).ok();
+    assert_eq!(s.run(&["run", "--rm", "made:4", "cat", "hello.txt"]).ok(), "changed\n");
+    let quiet = s.run(&["build", "-q", "--target", "tools", "p"]).ok();
+    assert!(quiet.starts_with("sha256:") && quiet.trim().len() == 71, "{quiet}");
+    s.finish();
+}
+
+#[test]
+fn errors_point_into_the_dockerfile() {
+    let s = Slipway::new();
+    s.busybox();
+    s.write("p/Dockerfile", "FROM box\nRUN echo before; echo reason >&2; exit 42\n");
+    let stderr = s.run(&["build", "p"]).fails(1);
+    for part in ["Dockerfile:2:", "42", "reason", "before"] {
+        assert!(stderr.contains(part), "{part} is missing in\n{stderr}");
+    }
+    s.write("p/Dockerfile", "FROM box\nCOPPY a b\n");
+    let stderr = s.run(&["build", "p"]).fails(1);
+    assert!(stderr.contains("Dockerfile:2:1") && stderr.contains("COPY"), "{stderr}");
+    s.write("p/Dockerfile", "FROM box\nCOPY absent /\n");
+    let stderr = s.run(&["build", "p"]).fails(1);
+    assert!(stderr.contains("absent") && stderr.contains("Dockerfile:2:"), "{stderr}");
+    s.run(&["build", "nowhere"]).fails(3);
+    s.run(&["build", "-f", "nowhere/Dockerfile", "p"]).fails(3);
+    assert_eq!(s.run(&["images", "--format", "json"]).ok().matches("\"id\"").count(), 1);
+    s.finish();
+}
+
+/// The Dockerfile that beginners write: two faults, both named with the lines to change, before anything runs.
+#[test]
+fn the_beginners_dockerfile_is_explained() {
+    let s = Slipway::new();
+    s.busybox();
+    s.run(&["tag", "box", "tensorflow/tensorflow:latest"]).ok();
+    s.write("p/train.py", "");
+    s.write("p/requirements.txt", "");
+    s.write(
+        "p/Dockerfile",
+        "FROM tensorflow/tensorflow:latest\nCOPY train.py data/\nRUN pip install -r requirements.txt\n\
+         WORKDIR /home/deploy\nENV MODEL=digits\nENV FOLDER=/home/deploy/models\n\
+         RUN python train.py --name $MODEL --out $FOLDER/$MODEL\n",
+    );
+    let checked = s.run(&["build", "--check", "p"]);
+    for part in ["Dockerfile:3:", "requirements.txt", "COPY requirements.txt", "Dockerfile:7:", "/data/train.py", "line 2"] {
+        assert!(checked.stderr.contains(part), "{part} is missing in\n{}", checked.stderr);
+    }
+    let stderr = s.run(&["build", "--progress", "plain", "p"]).fails(1);
+    let faults = stderr.find("/data/train.py").unwrap();
+    let first_run = stderr.find("pip: not found").expect("the RUN fails as it must");
+    assert!(faults < first_run, "told before it runs:\n{stderr}");
+    s.finish();
+}
+
+#[test]
+fn network_and_trust_of_run_steps() {
+    let s = Slipway::new();
+    s.busybox();
+    let bundle = s.write("extra.pem", "-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n");
+    s.write(
+        "p/Dockerfile",
+        "FROM box\nRUN ls /sys/class/net > /net\nRUN grep -c QQ== \"$SSL_CERT_FILE\" \"$PIP_CERT\" > /trust; env | grep -c CERT >> /trust\n",
+    );
+    let bundle = bundle.to_str().unwrap();
+    s.run(&["build", "-t", "n", "--network", "none", "--ca-certificates", bundle, "p"]).ok();
+    assert_eq!(s.run(&["run", "--rm", "n", "cat", "/net"]).ok(), "lo\n");
+    assert!(s.run(&["run", "--rm", "n", "cat", "/trust"]).ok().contains(":1"));
+    let left = s.run(&["run", "--rm", "n", "sh", "-c", "env | grep CERT; find / -xdev -name '*.pem' -o -xdev -name '*ca-cert*'; ls /run 2>&1"]).ok();
+    assert!(!left.contains("CERT") && !left.contains("pem") && !left.contains("slipway"), "{left}");
+    s.finish();
+}
+
+#[test]
+fn killed_builds_leave_nothing() {
+    let s = Slipway::new();
+    s.busybox();
+    s.write("p/Dockerfile", "FROM box\nRUN echo started; dd if=/dev/zero of=/big bs=1M count=8; sleep 60\n");
+    for victim in ["client", "daemon"] {
+        let mut child = s.spawn(&["build", "--progress", "plain", "p"]);
+        wait_for("the step to run", Duration::from_secs(10), || {
+            let found = crate::support::processes_with(s.root().to_str().unwrap());
+            (found.len() > 2).then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        match victim {
+            "client" => kill(child.id() as i32, "KILL"),
+            _ => kill(s.daemon_pid(), "KILL"),
+        }
+        child.wait().unwrap();
+        wait_for("the step to end", Duration::from_secs(10), || {
+            s.run(&["system", "check"]).code.eq(&0).then_some(())
+        });
+    }
+    s.write("p/Dockerfile", "FROM box\nRUN echo fine\n");
+    s.run(&["build", "p"]).ok();
+    s.finish();
+}
+
+#[test]
+fn two_builds_at_once_agree() {
+    let s = Slipway::new();
+    s.busybox();
+    s.write("p/Dockerfile", "FROM box\nRUN sleep 1; head -c 100000 /dev/urandom > /random\n");
+    let (a, b) = (s.spawn(&["build", "-q", "p"]), s.spawn(&["build", "-q", "p"]));
+    let (a, b) = (a.wait_with_output().unwrap(), b.wait_with_output().unwrap());
+    assert!(a.status.success() && b.status.success());
+    assert_eq!(a.stdout, b.stdout);
+    s.finish();
+}

@@ -1,0 +1,17 @@
+//! The command line from outside: real daemon, real containers, each test with a state folder of its own.
+#![allow(missing_docs, reason = "tests")]
+
+mod support;
+
+mod build;
+mod containers;
+mod crash;
+mod faults;
+mod images;
+mod models;
+mod registry;
+mod road;
+mod system;
+mod train;
+mod up;
+mod usage;

@@ -1,0 +1,64 @@
+//! The tiny image that all engines run: a static busybox and nothing else.
+
+use std::fs::File;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use super::packages::BUSYBOX;
+use super::process::find_program;
+
+/// Commands of busybox that the image has.
+const COMMANDS: [&str; 3] = ["true", "sh", "cat"];
+
+/// Makes the root file system as a folder.
+pub fn folder(root: &Path) -> Result<(), Error> {
+    let bin = root.join("bin");
+    for folder in [&bin, &root.join("proc"), &root.join("dev"), &root.join("sys"), &root.join("tmp")] {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    let busybox = bin.join("busybox");
+    let source = find_program(BUSYBOX.programs).unwrap_or_else(|| BUSYBOX.programs[0].into());
+    std::fs::copy(&source, &busybox).map_err(Error::io("copy", &source))?;
+    std::fs::set_permissions(&busybox, PermissionsExt::from_mode(0o755))
+        .map_err(Error::io("change", &busybox))?;
+    for command in COMMANDS {
+        let link = bin.join(command);
+        symlink("busybox", &link).map_err(Error::io("create", &link))?;
+    }
+    Ok(())
+}
+
+/// Makes the root file system and packs it, as `docker import` and `slipway import` take it.
+pub fn tar(scratch: &Path) -> Result<PathBuf, Error> {
+    let (root, file) = (scratch.join("tiny"), scratch.join("tiny.tar"));
+    folder(&root)?;
+    let pack = || {
+        let mut tar = tar::Builder::new(File::create(&file)?);
+        tar.follow_symlinks(false);
+        tar.append_dir_all(".", &root)?;
+        tar.into_inner()?.sync_all()
+    };
+    pack().map_err(Error::io("write", &file))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_the_commands() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = tar(scratch.path()).unwrap();
+        let mut archive = tar::Archive::new(File::open(file).unwrap());
+        let names: Vec<PathBuf> =
+            archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().into_owned()).collect();
+        for command in COMMANDS {
+            assert!(names.contains(&Path::new("bin").join(command)), "{names:?}");
+        }
+        let output =
+            std::process::Command::new(scratch.path().join("tiny/bin/sh")).args(["-c", "echo ok"]).output();
+        assert_eq!(output.unwrap().stdout, b"ok\n");
+    }
+}

@@ -1,0 +1,49 @@
+//! The two programs, side by side as they are installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds both and gives the folder with `slipway` and `slipway-runner`.
+pub fn build(release: bool) -> Result<PathBuf, String> {
+    let profile = if release { "release" } else { "debug" };
+    cargo(&["build", "--package", "slipway"], release, None)?;
+    // Static, so that it runs in any image; a target of its own keeps the other build's artefacts valid.
+    let flags = ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo(&["build", "--package", "slipway-runner", "--target", TARGET], release, Some(flags))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let folder = target.join("slipway").join(profile);
+    std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
+    for (from, name) in [
+        (target.join(profile).join("slipway"), "slipway"),
+        (target.join(TARGET).join(profile).join("slipway-runner"), "slipway-runner"),
+    ] {
+        place(&from, &folder.join(name))?;
+    }
+    Ok(folder)
+}
+
+/// Renamed into place, since the old program may be running.
+fn place(from: &Path, to: &Path) -> Result<(), String> {
+    let aside = to.with_extension("new");
+    let _ = std::fs::remove_file(&aside);
+    std::fs::hard_link(from, &aside)
+        .or_else(|_| std::fs::copy(from, &aside).map(drop))
+        .and_then(|()| std::fs::rename(&aside, to))
+        .map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))
+}
+
+fn cargo(arguments: &[&str], release: bool, env: Option<(&str, &str)>) -> Result<(), String> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(arguments).args(release.then_some("--release")).envs(env);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo {} failed ({status})", arguments.join(" "))),
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| ".".into(), Path::to_owned)
+}
