@@ -51,7 +51,10 @@ fn compare(arguments: &[String]) -> Result<(), Error> {
         services: vec![Route {
             service: "bench".into(),
             model: "bench".into(),
-            backends: vec![Backend { id: ContainerId::from_random([1; 12]), socket: folder.path().join("http.sock") }],
+            backends: vec![Backend {
+                id: ContainerId::from_random([1; 12]),
+                socket: folder.path().join("http.sock"),
+            }],
             max_concurrency: 100_000,
             ..Route::default()
         }],
@@ -64,7 +67,9 @@ fn compare(arguments: &[String]) -> Result<(), Error> {
     let body = format!("{{\"instances\": [[{}]]}}", row.join(", "));
     std::fs::write(
         &script,
-        format!("wrk.method = \"POST\"\nwrk.body = [[{body}]]\nwrk.headers[\"Content-Type\"] = \"application/json\"\n"),
+        format!(
+            "wrk.method = \"POST\"\nwrk.body = [=[{body}]=]\nwrk.headers[\"Content-Type\"] = \"application/json\"\n"
+        ),
     )?;
     let mut results = [Vec::new(), Vec::new()];
     for _ in 0..runs {
@@ -109,10 +114,15 @@ fn wrk(address: SocketAddr, script: &Path, connections: usize) -> Result<f64, Er
         .arg(format!("http://{address}/v1/models/bench:predict"))
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
+    // A faulty script only makes wrk complain; it then measures something else.
+    if !output.stderr.is_empty() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         return Err(text.into_owned().into());
     }
-    let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).ok_or("no result from wrk")?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).ok_or("no result from wrk")?;
     Ok(line.trim().parse()?)
 }
 

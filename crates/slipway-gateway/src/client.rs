@@ -26,7 +26,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
 /// Most bytes that hyper gathers of a request before they are taken.
 const BUFFER: usize = 64 << 10;
-const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 56\r\n\
+const TIMED_OUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 56\r\n\
     connection: close\r\n\r\n{\"error\":\"the request's headers did not arrive in time\"}";
 
 /// Serves one client until it goes, idles too long, or the worker drains and the request under way is done.
@@ -101,7 +102,6 @@ fn builder(limits: &Limits) -> http1::Builder {
     builder
         // Kept by the connection itself.
         .header_read_timeout(None)
-        .writev(false)
         // Up to twice the limit is read so that the refusal can be explained; beyond, hyper refuses without a word.
         .max_buf_size(BUFFER.max(limits.max_header_bytes.saturating_mul(2)));
     builder
@@ -140,7 +140,11 @@ impl ClientStream {
 }
 
 impl AsyncRead for ClientStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = self.tcp()?.poll_read(cx, buf);
         if result.is_ready() {

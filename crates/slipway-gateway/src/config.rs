@@ -19,7 +19,8 @@ pub struct GatewayConfig {
     pub access_log: AccessLog,
     /// Limits.
     pub limits: Limits,
-    /// Threads that serve requests; 0 takes one for each two cores, at least one and at most eight.
+    /// Threads that serve requests; 0 takes one for each two processors, but two where there are two or three, and at
+    /// most eight.
     pub workers: usize,
     /// How often each replica is asked whether it is ready.
     pub health_interval: Duration,

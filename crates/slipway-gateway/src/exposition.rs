@@ -99,8 +99,13 @@ impl Families {
         if !valid_name(name) || name.starts_with(PREFIX) || self.families.len() >= MAX_FAMILIES {
             return None;
         }
-        let family =
-            Family { name: name.to_owned(), help: None, kind: None, samples: String::new(), has_total: false };
+        let family = Family {
+            name: name.to_owned(),
+            help: None,
+            kind: None,
+            samples: String::new(),
+            has_total: false,
+        };
         self.families.push(family);
         self.by_name.insert(name.to_owned(), self.families.len() - 1);
         Some(self.families.len() - 1)

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, Request, Version};
 
@@ -30,7 +30,8 @@ pub(crate) fn check<B>(request: &Request<B>, max_bytes: usize, max_count: usize)
         return Err(Refusal::HeadTooLarge(format!("{} headers", headers.len()), max_count.to_string()));
     }
     let target = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + target;
+    let size =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + target;
     if size > max_bytes {
         return Err(Refusal::HeadTooLarge(format!("{size} bytes"), max_bytes.to_string()));
     }
@@ -50,7 +51,9 @@ pub(crate) fn check<B>(request: &Request<B>, max_bytes: usize, max_count: usize)
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return Err(Refusal::Malformed("more than one Host header")),
-        (None, _) if request.version() >= Version::HTTP_11 => return Err(Refusal::Malformed("no Host header")),
+        (None, _) if request.version() >= Version::HTTP_11 => {
+            return Err(Refusal::Malformed("no Host header"));
+        }
         _ => {}
     }
     if !request.uri().path().starts_with('/') {
@@ -112,9 +115,15 @@ fn strip(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in
-        [TRANSFER_ENCODING, TE, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION]
-    {
+    for name in [
+        TRANSFER_ENCODING,
+        TE,
+        UPGRADE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+    ] {
         headers.remove(name);
     }
 }
@@ -192,7 +201,12 @@ mod tests {
     #[test]
     fn an_absolute_target_sets_the_host() {
         let mut headers = map(&[("host", "lie")]);
-        to_replica(&mut headers, IpAddr::from([1, 2, 3, 4]), Some("truth:80"), &HeaderValue::from_static("i"));
+        to_replica(
+            &mut headers,
+            IpAddr::from([1, 2, 3, 4]),
+            Some("truth:80"),
+            &HeaderValue::from_static("i"),
+        );
         assert_eq!(headers[HOST], "truth:80");
     }
 

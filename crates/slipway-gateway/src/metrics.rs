@@ -45,6 +45,7 @@ struct Own {
 }
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
+type Count = fn(&ServiceStats) -> u64;
 
 impl Own {
     /// The label and the counters of each service. An empty label stands for what reached no service.
@@ -95,16 +96,20 @@ impl Collector for Own {
 
 impl Own {
     fn encode_counters(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let counters: [(&str, &str, fn(&ServiceStats) -> u64); 5] = [
+        let counters: [(&str, &str, Count); 5] = [
             ("slipway_gateway_request_bytes", "Bytes of request bodies.", |s| s.request_bytes.load(Relaxed)),
-            ("slipway_gateway_response_bytes", "Bytes of answers' bodies.", |s| s.response_bytes.load(Relaxed)),
+            ("slipway_gateway_response_bytes", "Bytes of answers' bodies.", |s| {
+                s.response_bytes.load(Relaxed)
+            }),
             (
                 "slipway_gateway_upstream_errors",
                 "Times that a replica refused a connection or broke one off.",
                 |s| s.upstream_errors.load(Relaxed),
             ),
             ("slipway_gateway_retries", "Times that a request was sent again.", |s| s.retries.load(Relaxed)),
-            ("slipway_gateway_ejections", "Times that a replica was set aside.", |s| s.ejections.load(Relaxed)),
+            ("slipway_gateway_ejections", "Times that a replica was set aside.", |s| {
+                s.ejections.load(Relaxed)
+            }),
         ];
         for (name, help, value) in counters {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

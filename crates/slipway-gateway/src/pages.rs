@@ -12,7 +12,11 @@ use crate::resolve::Page;
 use crate::shared::Shared;
 use crate::{metrics, scrape};
 
-pub(crate) async fn answer(shared: &Arc<Shared>, page: Page, method: &Method) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    page: Page,
+    method: &Method,
+) -> Result<Response<Body>, Refusal> {
     if method != Method::GET && method != Method::HEAD {
         return Err(Refusal::OnlyGet);
     }
@@ -28,10 +32,9 @@ pub(crate) async fn answer(shared: &Arc<Shared>, page: Page, method: &Method) ->
         }
         Page::Healthy => state(true, &json!({ "healthy": true })),
         Page::Ready => state(loaded, &json!({ "ready": loaded, "generation": shared.table().generation })),
-        Page::ServerMetadata => state(
-            true,
-            &json!({ "name": "slipway", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }),
-        ),
+        Page::ServerMetadata => {
+            state(true, &json!({ "name": "slipway", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
+        }
         Page::ServerLive => state(true, &json!({ "live": true })),
         Page::ServerReady => {
             let now = shared.now();

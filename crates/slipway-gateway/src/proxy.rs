@@ -69,7 +69,8 @@ pub(crate) async fn forward(
     connection.end(Wait::Answer);
     exchange.upstream = exchange.sent.map(|sent| sent.elapsed());
     let millis = timeout.as_millis();
-    let streaming = |exchange: &Exchange| exchange.progress.as_ref().is_some_and(|p| !p.complete.load(Relaxed));
+    let streaming =
+        |exchange: &Exchange| exchange.progress.as_ref().is_some_and(|p| !p.complete.load(Relaxed));
     match outcome {
         Some(Ok(answer)) => Ok(answer.into_response(connection.worker.index, timeout)),
         Some(Err(refusal)) => Err(refusal),
@@ -122,7 +123,11 @@ impl Answer {
 }
 
 /// Reads a small body whole; leaves a large one, or one of unknown size, to be streamed.
-async fn receive(mut incoming: Incoming, limit: u64, exchange: &mut Exchange) -> Result<RequestBody, Refusal> {
+async fn receive(
+    mut incoming: Incoming,
+    limit: u64,
+    exchange: &mut Exchange,
+) -> Result<RequestBody, Refusal> {
     let Some(length) = incoming.size_hint().exact().filter(|length| *length <= MAX_BUFFERED) else {
         let (body, progress) = RequestBody::stream(incoming, limit);
         exchange.progress = Some(progress);
@@ -165,7 +170,9 @@ async fn send(
             Err(Failed::Unsent(unsent)) => outgoing = *unsent,
             Err(Failed::Sent) => {
                 service.stats.upstream_errors.fetch_add(1, Relaxed);
-                return Err(body_refusal(exchange, service).unwrap_or(Refusal::BrokenOff(service.name.clone())));
+                return Err(
+                    body_refusal(exchange, service).unwrap_or(Refusal::BrokenOff(service.name.clone()))
+                );
             }
         }
         service.stats.upstream_errors.fetch_add(1, Relaxed);
@@ -254,7 +261,8 @@ fn origin_form(uri: &Uri, strip: usize) -> Result<Uri, Refusal> {
         return Ok(Uri::from(target.clone()));
     }
     let rest = target.as_str().get(strip..).unwrap_or_default();
-    let rest = if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { format!("/{rest}").try_into() };
+    let rest =
+        if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { format!("/{rest}").try_into() };
     rest.map(Uri::from).map_err(|_| Refusal::Malformed("the path cannot be passed on"))
 }
 

@@ -94,8 +94,11 @@ mod tests {
 
     #[test]
     fn every_way_to_a_service() {
-        let services = [("digits", "mnist"), ("a.b", "x"), ("v1", "x")]
-            .map(|(service, model)| Route { service: service.into(), model: model.into(), ..Route::default() });
+        let services = [("digits", "mnist"), ("a.b", "x"), ("v1", "x")].map(|(service, model)| Route {
+            service: service.into(),
+            model: model.into(),
+            ..Route::default()
+        });
         let table = RoutingTable { generation: 1, services: services.into() };
         let table = Table::default().next(&table, &Limits::default(), 1).unwrap();
         let cases = [

@@ -71,7 +71,10 @@ pub(crate) async fn all(shared: &Arc<Shared>) -> Result<String, Refusal> {
 }
 
 /// One replica's metrics, with the labels that tell them apart.
-async fn ask(service: String, backend: Arc<Backend>) -> (String, String, Result<(StatusCode, Bytes), FetchError>) {
+async fn ask(
+    service: String,
+    backend: Arc<Backend>,
+) -> (String, String, Result<(StatusCode, Bytes), FetchError>) {
     let answer = fetch(&backend.socket, "/metrics", MAX_ANSWER, TIMEOUT).await;
     (service, backend.id.short().to_owned(), answer)
 }

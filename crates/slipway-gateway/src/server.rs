@@ -120,8 +120,10 @@ struct RunningWorker {
 
 impl RunningWorker {
     fn start(worker: Arc<Worker>, down: watch::Receiver<bool>) -> Result<Self, GatewayError> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(GatewayError::Worker)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(GatewayError::Worker)?;
         let (queue, connections) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let load = Arc::new(AtomicUsize::new(0));
@@ -277,9 +279,11 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError> 
     listen().map_err(|source| GatewayError::Listen { address, source })
 }
 
-/// One worker for each two processors: the replicas need the others.
+/// One worker for each two processors, as the replicas need the others, but two where there are two: a worker does
+/// nearly nothing but system calls, and alone it would get no more than its share of a busy processor.
 fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).clamp(1, 8))
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (processors / 2).max(processors.min(2)).min(8)
 }
 
 /// How many clients the limit on open files allows, with a connection to a replica for each. Raises the limit as far

@@ -60,7 +60,13 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Arc<Self> {
         let clock = AtomicU64::new(shared.now());
-        Arc::new(Self { index, shared, clock, draining: AtomicBool::new(false), connections: Mutex::default() })
+        Arc::new(Self {
+            index,
+            shared,
+            clock,
+            draining: AtomicBool::new(false),
+            connections: Mutex::default(),
+        })
     }
 
     /// Looks at the deadlines of all connections.

@@ -5,7 +5,22 @@ use std::time::Duration;
 
 /// Upper bounds of the latency histogram's buckets, in seconds.
 pub(crate) const BOUNDS: [f64; 17] = [
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
     f64::INFINITY,
 ];
 

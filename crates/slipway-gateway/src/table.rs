@@ -57,7 +57,12 @@ pub(crate) struct Service {
 
 impl Table {
     /// Makes the table that follows `self`. Replicas with the same id and socket keep their connections.
-    pub(crate) fn next(&self, new: &RoutingTable, limits: &Limits, workers: usize) -> Result<Self, TableError> {
+    pub(crate) fn next(
+        &self,
+        new: &RoutingTable,
+        limits: &Limits,
+        workers: usize,
+    ) -> Result<Self, TableError> {
         if new.services.len() > MAX_SERVICES {
             return Err(TableError::TooManyServices(new.services.len()));
         }
@@ -65,8 +70,10 @@ impl Table {
         if count > MAX_BACKENDS {
             return Err(TableError::TooManyBackends(count));
         }
-        let known: HashMap<(&str, &Path), &Arc<Backend>> =
-            self.backends().map(|backend| ((backend.id.as_str(), backend.socket.as_path()), backend)).collect();
+        let known: HashMap<(&str, &Path), &Arc<Backend>> = self
+            .backends()
+            .map(|backend| ((backend.id.as_str(), backend.socket.as_path()), backend))
+            .collect();
         let mut table = Self { generation: new.generation, ..Self::default() };
         for route in &new.services {
             for name in [&route.service, &route.model] {
@@ -87,7 +94,8 @@ impl Table {
             }
             let before = self.services.get(&route.service);
             let or = |value: u64, default: u64| if value == 0 { default } else { value };
-            let timeout = or(route.timeout_ms, u64::try_from(limits.request_timeout.as_millis()).unwrap_or(u64::MAX));
+            let timeout =
+                or(route.timeout_ms, u64::try_from(limits.request_timeout.as_millis()).unwrap_or(u64::MAX));
             let service = Arc::new(Service {
                 name: route.service.clone(),
                 model: route.model.clone(),
@@ -166,7 +174,10 @@ impl Service {
         let start = if count == 0 { 0 } else { self.turn.fetch_add(1, Relaxed) % count };
         let order = || (start..count).chain(0..start).filter(|index| !tried.contains(index));
         let least = |index: &usize| self.backends[*index].outstanding();
-        order().filter(|index| self.backends[*index].usable(now)).min_by_key(least).or_else(|| order().min_by_key(least))
+        order()
+            .filter(|index| self.backends[*index].usable(now))
+            .min_by_key(least)
+            .or_else(|| order().min_by_key(least))
     }
 }
 
@@ -206,7 +217,8 @@ mod tests {
 
     #[test]
     fn counters_and_connections_outlive_a_change() {
-        let first = table(&Table::default(), vec![route("a", "m", &[1, 2]), route("gone", "m", &[3])]).unwrap();
+        let first =
+            table(&Table::default(), vec![route("a", "m", &[1, 2]), route("gone", "m", &[3])]).unwrap();
         let second = table(&first, vec![route("a", "m", &[2, 4])]).unwrap();
         first.retire_missing(&second);
         let (old, new) = (first.service("a").unwrap(), second.service("a").unwrap());
@@ -231,9 +243,11 @@ mod tests {
 
     #[test]
     fn finds_services_by_name_then_model_then_host() {
-        let table =
-            table(&Table::default(), vec![route("b", "digits", &[]), route("a", "digits", &[]), route("Big", "a", &[])])
-                .unwrap();
+        let table = table(
+            &Table::default(),
+            vec![route("b", "digits", &[]), route("a", "digits", &[]), route("Big", "a", &[])],
+        )
+        .unwrap();
         let name = |found: Option<&Arc<Service>>| found.map(|service| service.name.clone());
         assert_eq!(name(table.service_or_model("digits")).as_deref(), Some("a"), "the first by name");
         assert_eq!(name(table.service_or_model("a")).as_deref(), Some("a"), "a service goes before a model");

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use slipway_gateway::{AccessLog, GatewayConfig, GatewayError, start};
-use support::{is_own, AnyBody, Client, Replica, World, body, route, until};
+use support::{AnyBody, Client, Replica, World, body, is_own, route, until};
 use tokio::sync::{Semaphore, mpsc};
 
 fn channel_body() -> (mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>, AnyBody) {
@@ -66,7 +66,9 @@ async fn headers_pass_and_those_of_the_connection_do_not() {
     assert_eq!((seen["authorization"].as_str(), seen["host"].as_str()), ("secret", "h:1"));
     assert_eq!(seen["x-forwarded-for"], "9.9.9.9, 127.0.0.1");
     assert_eq!((seen["x-forwarded-proto"].as_str(), seen["x-forwarded-host"].as_str()), ("http", "h:1"));
-    assert!(!seen.contains_key("x-hop") && !seen.contains_key("keep-alive") && !seen.contains_key("connection"));
+    assert!(
+        !seen.contains_key("x-hop") && !seen.contains_key("keep-alive") && !seen.contains_key("connection")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +81,9 @@ async fn one_connection_takes_many_requests_and_head_has_no_body() {
     client.send("GET /s/1 HTTP/1.1\r\nhost: x\r\n\r\nPOST /s/2 HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await;
     assert_eq!(client.reply().await.unwrap().text(), "hello");
     assert_eq!(client.reply().await.unwrap().text(), "hello");
-    client.send("HEAD /s HTTP/1.1\r\nhost: x\r\n\r\nGET /s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    client
+        .send("HEAD /s HTTP/1.1\r\nhost: x\r\n\r\nGET /s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await;
     let (status, headers) = client.head().await.unwrap();
     assert_eq!((status, headers["content-length"].as_str()), (200, "5"));
     assert_eq!(client.reply().await.unwrap().text(), "hello");
@@ -115,7 +119,11 @@ async fn bodies_stream_both_ways_as_they_come() {
     for text in ["one", "three", "seventeen"] {
         client.send(format!("{:x}\r\n{text}\r\n", text.len())).await;
         assert_eq!(arrivals.recv().await, Some(text.len()));
-        assert_eq!(client.chunk().await.unwrap(), text.as_bytes(), "each piece comes back before the next goes out");
+        assert_eq!(
+            client.chunk().await.unwrap(),
+            text.as_bytes(),
+            "each piece comes back before the next goes out"
+        );
     }
     client.send("0\r\n\r\n").await;
     assert_eq!(client.chunk().await.unwrap(), b"");
@@ -193,7 +201,9 @@ async fn a_client_that_goes_away_cancels_its_request() {
         Response::new(body(""))
     });
     world.route(vec![route("s", &[&replica])]).await;
-    for text in ["GET /s HTTP/1.1\r\nhost: x\r\n\r\n", "POST /s HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"] {
+    for text in
+        ["GET /s HTTP/1.1\r\nhost: x\r\n\r\n", "POST /s HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"]
+    {
         let before = replica.cancelled.load(Ordering::SeqCst);
         let mut client = Client::connect(world.address).await;
         client.send(text).await;
@@ -258,13 +268,18 @@ async fn every_request_is_logged_once_and_without_its_query() {
     let world = World::with(move |config| config.access_log = AccessLog::Writer(Box::new(log))).await;
     let replica = Replica::named(world.path(), 1, "four");
     world.route(vec![route("s", &[&replica])]).await;
-    world.call("POST /s/x?token=secret HTTP/1.1\r\nhost: x\r\nx-request-id: r1\r\ncontent-length: 3\r\n\r\nabc").await;
+    world
+        .call(
+            "POST /s/x?token=secret HTTP/1.1\r\nhost: x\r\nx-request-id: r1\r\ncontent-length: 3\r\n\r\nabc",
+        )
+        .await;
     world.call("GET /nope HTTP/1.1\r\nhost: x\r\nx-request-id: r2\r\n\r\n").await;
     world.call("GET /s HTTP/1.1\r\nhost: a\r\nhost: b\r\nx-request-id: r3\r\n\r\n").await;
     world.gateway.shutdown().await;
     let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains("secret"));
-    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |id: &str| {
         let mut found = lines.iter().filter(|line| line["request_id"] == id);
         let line = found.next().unwrap_or_else(|| panic!("{id} in {text}"));
@@ -276,9 +291,15 @@ async fn every_request_is_logged_once_and_without_its_query() {
         assert_eq!(line[key], value);
     }
     assert_eq!(line["backend"], replica.id.short());
-    assert_eq!((&line["status"], &line["request_bytes"], &line["response_bytes"]), (&200.into(), &3.into(), &4.into()));
+    assert_eq!(
+        (&line["status"], &line["request_bytes"], &line["response_bytes"]),
+        (&200.into(), &3.into(), &4.into())
+    );
     assert_eq!(line["aborted"], false);
-    assert!(line["duration_ms"].as_f64() >= line["upstream_ms"].as_f64() && line["upstream_ms"].as_f64() > Some(0.0));
+    assert!(
+        line["duration_ms"].as_f64() >= line["upstream_ms"].as_f64()
+            && line["upstream_ms"].as_f64() > Some(0.0)
+    );
     assert!(line["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!((&of("r2")["status"], &of("r2")["service"]), (&404.into(), &serde_json::Value::Null));
     assert_eq!(of("r3")["status"], 400);
@@ -365,7 +386,7 @@ async fn a_shutdown_finishes_what_is_under_way_and_frees_the_address() {
 
     let (address, folder) = (world.address, world.folder);
     let config = || GatewayConfig::new(address, folder.path().join("routes.json"));
-    let taken = start(config()).await.err().expect("the address is in use");
+    let taken = start(config()).await.expect_err("the address is in use");
     assert!(matches!(taken, GatewayError::Listen { address: other, .. } if other == address));
 
     let ending = tokio::spawn(world.gateway.shutdown());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
-use support::{is_own, Client, Replica, World, body, route, until};
+use support::{Client, Replica, World, body, is_own, route, until};
 use tokio::sync::Semaphore;
 
 /// Reads the body, then answers with its length.
@@ -34,7 +34,9 @@ async fn bodies_over_the_limit_are_refused_by_length_and_while_they_stream() {
     assert_eq!(replica.hits(), hits, "no replica was bothered");
 
     let mut client = Client::connect(world.address).await;
-    client.send("POST /s HTTP/1.1\r\nhost: x\r\ncontent-length: 100001\r\nexpect: 100-continue\r\n\r\n").await;
+    client
+        .send("POST /s HTTP/1.1\r\nhost: x\r\ncontent-length: 100001\r\nexpect: 100-continue\r\n\r\n")
+        .await;
     client.reply().await.unwrap().expect(StatusCode::PAYLOAD_TOO_LARGE, "100000 bytes");
 
     let mut client = Client::connect(world.address).await;
@@ -99,10 +101,8 @@ async fn a_replica_that_takes_too_long_is_given_up() {
     let began = Instant::now();
     world.post("/s", "{}").await.expect(StatusCode::GATEWAY_TIMEOUT, "200 ms");
     assert!(began.elapsed() >= Duration::from_millis(200) && began.elapsed() < Duration::from_secs(2));
-    until("the replica's request to be cancelled", async || {
-        replica.cancelled.load(Ordering::SeqCst) == 1
-    })
-    .await;
+    until("the replica's request to be cancelled", async || replica.cancelled.load(Ordering::SeqCst) == 1)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,10 @@ async fn slow_headers_are_cut_off_and_idle_clients_silently() {
     slow.send("GET /s HTTP/1.1\r\nhost: x\r\n").await;
     for n in 0..20 {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        if tokio::io::AsyncWriteExt::write_all(slow.stream.get_mut(), format!("h{n}: 1\r\n").as_bytes()).await.is_err() {
+        if tokio::io::AsyncWriteExt::write_all(slow.stream.get_mut(), format!("h{n}: 1\r\n").as_bytes())
+            .await
+            .is_err()
+        {
             break;
         }
     }

@@ -21,7 +21,11 @@ async fn requests_find_their_service() {
     world.route(vec![route("alpha", &[&a]), route("beta", &[&b]), route("empty", &[])]).await;
     for (target, replica, arrives) in [
         ("/v1/models/alpha:predict", &a, "/v1/models/alpha:predict"),
-        ("/v1/models/alpha-model/versions/2:predict?x=1", &a, "/v1/models/alpha-model/versions/2:predict?x=1"),
+        (
+            "/v1/models/alpha-model/versions/2:predict?x=1",
+            &a,
+            "/v1/models/alpha-model/versions/2:predict?x=1",
+        ),
         ("/v2/models/beta/infer", &b, "/v2/models/beta/infer"),
         ("/beta/v1/models/beta:predict", &b, "/v1/models/beta:predict"),
         ("/beta?q=%2F", &b, "/?q=%2F"),
@@ -67,9 +71,10 @@ async fn a_malformed_table_keeps_the_one_before_and_is_reported() {
     let world = World::new().await;
     let a = Replica::named(world.path(), 1, "a");
     world.route(vec![route("alpha", &[&a])]).await;
-    for (n, bad) in [&b"{\"services\": [{"[..], b"", b"{\"services\":[{\"service\":\"../x\",\"model\":\"m\"}]}"]
-        .iter()
-        .enumerate()
+    for (n, bad) in
+        [&b"{\"services\": [{"[..], b"", b"{\"services\":[{\"service\":\"../x\",\"model\":\"m\"}]}"]
+            .iter()
+            .enumerate()
     {
         world.write(bad);
         until("the failure to be counted", async || {
@@ -147,7 +152,10 @@ async fn a_dead_replica_costs_no_request() {
         assert_eq!(world.post("/s", "{}").await.text(), "good", "no socket at all");
     }
     let metrics = world.metrics().await;
-    assert!(metrics.contains("slipway_gateway_replica_usable{service=\"s\",replica=\"020202020202\"} 0"), "{metrics}");
+    assert!(
+        metrics.contains("slipway_gateway_replica_usable{service=\"s\",replica=\"020202020202\"} 0"),
+        "{metrics}"
+    );
     good.kill().await;
     let gone = world.post("/s", "{}").await;
     gone.expect(StatusCode::SERVICE_UNAVAILABLE, "no replica of service `s` can be reached");
@@ -185,7 +193,11 @@ async fn a_request_that_was_sent_is_not_sent_again() {
         }
     }
     assert!(broken > 0);
-    assert_eq!((got.load(Ordering::SeqCst), other.hits()), (broken, 6 - broken), "each request went out once");
+    assert_eq!(
+        (got.load(Ordering::SeqCst), other.hits()),
+        (broken, 6 - broken),
+        "each request went out once"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +273,8 @@ async fn a_replica_that_fails_its_health_check_is_set_aside_until_it_passes() {
     world.route(vec![route("s", &[&first, &second])]).await;
     let usable = "slipway_gateway_replica_usable{service=\"s\",replica=\"010101010101\"} ";
     sick.store(true, Ordering::SeqCst);
-    until("the sick replica to be set aside", async || world.metrics().await.contains(&format!("{usable}0"))).await;
+    until("the sick replica to be set aside", async || world.metrics().await.contains(&format!("{usable}0")))
+        .await;
     for _ in 0..10 {
         assert_eq!(world.get("/s").await.text(), "second");
     }

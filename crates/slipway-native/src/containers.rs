@@ -151,11 +151,11 @@ impl Native {
         if self.dir(id).join(CONFIG_FILE).exists() {
             let container = self.container(id)?;
             let fail = |source| NativeError::Runtime { id: id.clone(), source };
-            if container.observe().map_err(fail)?.state != ContainerState::Exited {
-                // A container that cannot be told any more is ended by its recovery.
-                if container.signal(SIGKILL).is_err() || container.wait_exit(Some(KILL_LIMIT)).is_err() {
-                    container.recover().map_err(|source| NativeError::Runtime { id: id.clone(), source })?;
-                }
+            if container.observe().map_err(fail)?.state != ContainerState::Exited
+                && (container.signal(SIGKILL).is_err() || container.wait_exit(Some(KILL_LIMIT)).is_err())
+            {
+                // Its shim is gone, or could not write down how it ended.
+                container.destroy().map_err(|source| NativeError::Runtime { id: id.clone(), source })?;
             }
         }
         self.remove(id)

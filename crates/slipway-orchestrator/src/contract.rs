@@ -129,7 +129,11 @@ fn drains_then_stops_then_removes<H: Harness>(harness: &H) {
     expect(harness.engine().drain(&id), "drain");
     wait_for(harness, &id, ReplicaState::Draining);
     harness.pass_time();
-    assert_eq!(find(harness, &id).map(|r| r.state), Some(ReplicaState::Draining), "draining runs on until stopped");
+    assert_eq!(
+        find(harness, &id).map(|r| r.state),
+        Some(ReplicaState::Draining),
+        "draining runs on until stopped"
+    );
     expect(harness.engine().stop(&id, Duration::from_secs(10)), "stop");
     wait_for(harness, &id, ReplicaState::Stopped);
     expect(harness.engine().remove(&id), "remove");
@@ -151,7 +155,10 @@ fn stops_by_force_after_the_grace<H: Harness>(harness: &H) {
     expect(harness.engine().stop(&id, Duration::from_secs(1)), "stop");
     assert!(began.elapsed() < Duration::from_secs(1), "stop does not wait for the end");
     let state = find(harness, &id).map(|r| r.state);
-    assert!(matches!(state, Some(ReplicaState::Draining | ReplicaState::Stopped)), "stopping is not ready: {state:?}");
+    assert!(
+        matches!(state, Some(ReplicaState::Draining | ReplicaState::Stopped)),
+        "stopping is not ready: {state:?}"
+    );
     wait_for(harness, &id, ReplicaState::Stopped);
     end(harness, &id);
 }

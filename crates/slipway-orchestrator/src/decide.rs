@@ -80,7 +80,9 @@ pub(crate) fn decide(
     let mut serving = available + old_ready;
     // The worst goes first: not ready, then of neither known revision, then the newest.
     let superseded = |replica: &Live| older_stable.is_none_or(|stable| stable.number != replica.revision);
-    old.sort_by_key(|r| (r.ready, !superseded(r), std::cmp::Reverse(r.first_seen), std::cmp::Reverse(r.slot)));
+    old.sort_by_key(|r| {
+        (r.ready, !superseded(r), std::cmp::Reverse(r.first_seen), std::cmp::Reverse(r.slot))
+    });
     let kept = if stalled { wanted + policy.surge } else { wanted };
     let mut surplus = (old_count + available).saturating_sub(kept);
     for replica in old {

@@ -24,8 +24,7 @@ pub(crate) fn observe(
         notices.push(Notice { subject: format!("service/{service}"), kind, message });
     };
     let present: BTreeSet<&ContainerId> = observed.iter().map(|replica| &replica.container).collect();
-    let gone: Vec<ContainerId> =
-        memory.replicas.keys().filter(|id| !present.contains(id)).cloned().collect();
+    let gone: Vec<ContainerId> = memory.replicas.keys().filter(|id| !present.contains(id)).cloned().collect();
     for id in gone {
         let Some(replica) = memory.replicas.remove(&id) else { continue };
         if replica.state != ReplicaState::Stopped {
@@ -43,7 +42,10 @@ pub(crate) fn observe(
                     ended(&replica.container, &known, reason, memory, policy, now, &mut note);
                 }
                 (false, state) if state != ReplicaState::Stopped => {
-                    note("replica.adopted", format!("{} was found running.", name(&replica.container, &known)));
+                    note(
+                        "replica.adopted",
+                        format!("{} was found running.", name(&replica.container, &known)),
+                    );
                 }
                 _ => {}
             }
@@ -67,13 +69,17 @@ pub(crate) fn observe(
             }
             ReplicaState::Unready => {
                 let reason = replica.reason.as_deref().unwrap_or("its health check fails");
-                note("replica.unready", format!("{} is not ready: {reason}.", name(&replica.container, &before)));
+                note(
+                    "replica.unready",
+                    format!("{} is not ready: {reason}.", name(&replica.container, &before)),
+                );
             }
             ReplicaState::Starting | ReplicaState::Draining => {}
         }
     }
     for replica in memory.replicas.values() {
-        let healthy = replica.state == ReplicaState::Ready && now.saturating_sub(replica.since) >= policy.healthy_after;
+        let healthy =
+            replica.state == ReplicaState::Ready && now.saturating_sub(replica.since) >= policy.healthy_after;
         if healthy && let Some(slot) = memory.slots.get_mut(&(replica.revision, replica.slot)) {
             slot.crashes = 0;
         }

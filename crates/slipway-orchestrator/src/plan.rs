@@ -8,6 +8,7 @@ use crate::engine::{Revision, StartReplica};
 
 /// What a service shall be.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one per service")]
 pub enum Desired {
     /// It runs.
     Present {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use slipway_types::container::ContainerId;
 use slipway_types::service::ReplicaState;
 
 use crate::decide::{Live, decide, runs};
@@ -81,9 +80,16 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn present(&mut self, target: &Revision, stable: Option<&Revision>, memory: &mut ServiceMemory) -> Rollout {
+    fn present(
+        &mut self,
+        target: &Revision,
+        stable: Option<&Revision>,
+        memory: &mut ServiceMemory,
+    ) -> Rollout {
         memory.slots.retain(|(revision, _), slot| {
-            slot.starting.is_some() || *revision == target.number || stable.is_some_and(|s| s.number == *revision)
+            slot.starting.is_some()
+                || *revision == target.number
+                || stable.is_some_and(|s| s.number == *revision)
         });
         self.expire_starts(memory);
         self.stop_sick(memory);
@@ -168,7 +174,8 @@ impl Pass<'_> {
             };
             if replica.ending.is_none() && self.due(Some(replica.since + limit)) {
                 replica.ending = Some(Ending::Sick);
-                let message = format!("{} {what} for {} s and is stopped.", name(container, replica), limit.as_secs());
+                let message =
+                    format!("{} {what} for {} s and is stopped.", name(container, replica), limit.as_secs());
                 self.note("replica.timed_out", message);
             }
         }
@@ -224,8 +231,11 @@ impl Pass<'_> {
             free -= 1;
             memory.slots.entry((revision.number, slot)).or_default().starting = Some(self.now);
             memory.restarts += u64::from(restart);
-            let (kind, verb) =
-                if restart { ("replica.restarting", "started again") } else { ("replica.starting", "started") };
+            let (kind, verb) = if restart {
+                ("replica.restarting", "started again")
+            } else {
+                ("replica.starting", "started")
+            };
             self.note(kind, format!("Replica {slot} of revision {} is {verb}.", revision.number));
             self.actions.push(Action::Start(Box::new(StartReplica { revision: revision.clone(), slot })));
         }
@@ -240,7 +250,10 @@ impl Pass<'_> {
                     self.note("rollout.started", format!("Revision {number} is rolled out."));
                 } else if memory.rollout.stalled {
                     memory.rollout.crashes = 0;
-                    self.note("rollout.resumed", format!("Revision {number} is available; its rollout goes on."));
+                    self.note(
+                        "rollout.resumed",
+                        format!("Revision {number} is available; its rollout goes on."),
+                    );
                 }
                 memory.rollout.announced = true;
                 memory.rollout.stalled = false;

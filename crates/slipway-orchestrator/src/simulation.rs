@@ -133,7 +133,9 @@ impl Checked {
                 Action::Stop { container, grace } => {
                     (format!("stop {container}"), *grace + self.world.policy.retry_after)
                 }
-                Action::Remove { container } => (format!("remove {container}"), self.world.policy.retry_after),
+                Action::Remove { container } => {
+                    (format!("remove {container}"), self.world.policy.retry_after)
+                }
             };
             assert!(self.pending.insert(key.clone(), now + quiet).is_none(), "{key} was repeated");
         }

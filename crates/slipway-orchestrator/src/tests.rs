@@ -252,8 +252,7 @@ fn a_rollout_replaces_one_by_one_and_never_serves_with_fewer() {
 fn a_rollout_that_keeps_failing_stays_on_the_old_revision_and_says_why() {
     let mut world = World::new(2);
     world.run(20 * SECOND);
-    let failing =
-        Behaviour { ready_after: None, crash_after: Some(SECOND), ..Behaviour::default() };
+    let failing = Behaviour { ready_after: None, crash_after: Some(SECOND), ..Behaviour::default() };
     world.engine.behave("s", 2, failing);
     world.declare(2, 2);
     world.run(60 * SECOND);
@@ -367,7 +366,8 @@ fn a_failed_stop_is_tried_again_soon_and_a_pending_one_is_not_repeated() {
         world.engine.advance(SECOND / 4);
     }
     assert_eq!(stops, 1);
-    let stop = Action::Stop { container: world.any(1, ReplicaState::Draining), grace: world.policy.stop_grace };
+    let stop =
+        Action::Stop { container: world.any(1, ReplicaState::Draining), grace: world.policy.stop_grace };
     world.memory.action_failed(&stop, "no such process", &world.policy, world.engine.now());
     world.tick();
     assert_eq!(world.last.as_ref().unwrap().actions, []);
@@ -412,10 +412,7 @@ fn routes_hold_ready_replicas_and_count_generations() {
         replica("b", 7, ReplicaState::Stopped, true),
         replica("gone", 8, ReplicaState::Ready, true),
     ];
-    let services = [
-        ServiceSpec { max_body: Some(5), ..revision("b", 1, 2).spec },
-        revision("a", 1, 0).spec,
-    ];
+    let services = [ServiceSpec { max_body: Some(5), ..revision("b", 1, 2).spec }, revision("a", 1, 0).spec];
     let limits = RouteLimits { max_body: 9, timeout_ms: 8, concurrency_per_replica: 7 };
     let table = routes(&services, &observed, &limits, &RoutingTable::default());
     assert_eq!(table.generation, 1);

@@ -433,6 +433,10 @@ impl Container {
                 return Err(ContainerError::ShimGone { id: self.id() });
             }
         }
+        self.remove_folder()
+    }
+
+    fn remove_folder(self) -> Result<()> {
         let cgroup = self.cgroup()?;
         cgroup.destroy().map_err(|source| ContainerError::Cgroup { id: self.id(), source })?;
         std::fs::remove_dir_all(&self.dir).map_err(|source| ContainerError::Io {
@@ -440,6 +444,18 @@ impl Container {
             path: self.dir.clone(),
             source,
         })
+    }
+
+    /// Ends and removes a container whose shim does not live, also on a full disk, where its end cannot be recorded.
+    ///
+    /// # Errors
+    /// [`ContainerError::StillRunning`]; what cannot be killed or removed.
+    pub fn destroy(self) -> Result<()> {
+        match self.recover() {
+            Ok(_) => self.remove(),
+            Err(ContainerError::Io { action: "write", .. }) => self.remove_folder(),
+            Err(error) => Err(error),
+        }
     }
 
     fn id(&self) -> String {

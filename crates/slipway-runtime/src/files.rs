@@ -84,7 +84,12 @@ pub(crate) fn lock_state(dir: &Path) -> io::Result<LockState> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockState::Absent),
         Err(error) => return Err(error),
     };
-    Ok(if crate::sys::is_locked(&file)? { LockState::Held } else { LockState::Free })
+    Ok(if crate::sys::lock_holder(&file)?.is_some() { LockState::Held } else { LockState::Free })
+}
+
+/// The living shim's process id.
+pub(crate) fn shim_pid(dir: &Path) -> io::Result<Option<u32>> {
+    Ok(crate::sys::lock_holder(&lock_file(dir, false)?)?.filter(|pid| *pid != 0))
 }
 
 /// Keeps shims out while a dead one's container is cleaned up. Unlike a shim's, this lock belongs to the open file, so

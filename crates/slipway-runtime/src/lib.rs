@@ -12,7 +12,7 @@
 //! | `state.json` | shim | pid and start time, once the process runs |
 //! | `exit.json` | shim, or [`Container::recover`] | `ExitInfo`, once it ended |
 //! | `log`, `log.1` | shim | output in the CRI log format, newest in `log` |
-//! | `rootfs`, `stubs`, `oci`, `etc`, `cgroup` | shim | mount points and generated files |
+//! | `run` | shim | empty here; in the shim's mount namespace, generated files and the root file system |
 //! | `exec-ID.json`, `exec-ID.sock` | `Container::exec`, its shim | one running `exec` |
 //!
 //! Nothing here takes an image, prints, or reads the environment. Everything needs root.

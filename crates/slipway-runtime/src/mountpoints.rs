@@ -99,23 +99,28 @@ fn parts(path: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Makes a folder inside `root`, with those on the way.
-pub(crate) fn make_folders(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let located = locate(root, path)?;
-    if located.missing.is_empty() {
-        return match located.found.last() {
-            Some((_, fd)) if !is_folder(fd)? => Err(Errno::NOTDIR.into()),
-            _ => Ok(()),
-        };
+/// Opens a folder or file inside `root`, and makes it if it is missing, with the folders on the way.
+pub(crate) fn open_or_make(root: BorrowedFd<'_>, place: &MountPoint) -> io::Result<OwnedFd> {
+    let located = locate(root, &place.path)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at = match located.found.into_iter().next_back() {
+        Some((_, fd)) => fd,
+        None => rustix::fs::openat(root, ".", flags, Mode::empty())?,
+    };
+    for (number, name) in located.missing.iter().enumerate() {
+        if place.folder || number + 1 < located.missing.len() {
+            rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755))?;
+        } else {
+            let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(&at, name, create, Mode::from_raw_mode(0o644))?;
+        }
+        at = rustix::fs::openat(&at, name, flags, Mode::empty())?;
     }
-    let mut at = located.found.into_iter().next_back().map(|(_, fd)| fd);
-    for name in &located.missing {
-        let base = at.as_ref().map_or(root, |fd| fd.as_fd());
-        rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755))?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        at = Some(rustix::fs::openat(base, name, flags, Mode::empty())?);
+    match (is_folder(&at)?, place.folder) {
+        (true, false) => Err(Errno::ISDIR.into()),
+        (false, true) => Err(Errno::NOTDIR.into()),
+        _ => Ok(at),
     }
-    Ok(())
 }
 
 fn is_folder(fd: &OwnedFd) -> io::Result<bool> {
@@ -220,7 +225,11 @@ fn copy_attributes(from: BorrowedFd<'_>, to: &Path) -> io::Result<Stat> {
             continue;
         }
         let count = rustix::fs::getxattr(&link, name, &mut value)?;
-        rustix::fs::setxattr(to, name, &value[..count], XattrFlags::empty())?;
+        match rustix::fs::setxattr(to, name, &value[..count], XattrFlags::empty()) {
+            // tmpfs has no `user.` attributes before Linux 6.6.
+            Ok(()) | Err(Errno::NOTSUP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
     Ok(stat)
 }
@@ -320,16 +329,19 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_made_inside() {
+    fn what_is_missing_is_made_inside() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         std::fs::create_dir_all(root.join("srv")).unwrap();
         symlink("/srv", root.join("link")).unwrap();
         let base = crate::files::open_dir(&root).unwrap();
-        make_folders(base.as_fd(), Path::new("/link/a/b")).unwrap();
+        let make = |path: &str, folder| open_or_make(base.as_fd(), &MountPoint { path: path.into(), folder });
+        make("/link/a/b", true).unwrap();
         assert!(root.join("srv/a/b").is_dir());
-        make_folders(base.as_fd(), Path::new("/srv/a")).unwrap();
-        std::fs::write(root.join("file"), "").unwrap();
-        assert!(make_folders(base.as_fd(), Path::new("/file")).is_err());
+        make("/srv/a", true).unwrap();
+        make("/link/c/file", false).unwrap();
+        assert!(root.join("srv/c/file").is_file());
+        make("/", true).unwrap();
+        assert!(make("/srv/c/file", true).is_err() && make("/srv", false).is_err());
     }
 }

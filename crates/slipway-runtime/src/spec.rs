@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::mount::MountAttrFlags;
 use serde_json::{Value, json};
 use slipway_types::container::{Mount, NetworkMode};
 
-use crate::cgroup::View;
 use crate::config::{ContainerConfig, Process, lexical, target_of};
 use crate::mountpoints::MountPoint;
 use crate::user::ResolvedUser;
@@ -53,42 +53,50 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
     pub(crate) place: MountPoint,
-    kind: &'static str,
-    source: PathBuf,
-    options: Vec<String>,
+    pub(crate) what: What,
+}
+
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A file or folder of the host, with what is mounted below it; read-only then holds for all of it.
+    Bind { source: PathBuf, read_only: bool },
+    /// A file system of its own.
+    New { kind: &'static str, attributes: MountAttrFlags, options: Vec<(&'static str, String)> },
 }
 
 /// Folders and files of the container's folder that are mounted into it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
-    /// Folder to bind at `/sys/fs/cgroup`, where cgroups are not one mount.
+    /// Folder to bind at `/sys/fs/cgroup`.
     pub(crate) cgroup: PathBuf,
     /// Folder of `hosts`, `hostname` and `resolv.conf`.
     pub(crate) etc: PathBuf,
+}
+
+impl Planned {
+    /// Shows what only a process inside the new namespaces can mount, so libcontainer does it.
+    pub(crate) fn is_inner(&self) -> bool {
+        matches!(self.what, What::New { kind: "proc" | "mqueue", .. })
+    }
 }
 
 /// What is mounted, in order.
 ///
 /// # Errors
 /// Names a bind mount's source that does not exist.
-pub(crate) fn plan(
-    config: &ContainerConfig,
-    sources: &Sources,
-    view: &View,
-) -> Result<Vec<Planned>, (PathBuf, io::Error)> {
-    let pts = ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5", "nosuid", "noexec"];
-    let shm = format!("size={}", config.shm_bytes);
+pub(crate) fn plan(config: &ContainerConfig, sources: &Sources) -> Result<Vec<Planned>, (PathBuf, io::Error)> {
+    let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let noexec = nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let plain = noexec | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mut plan = vec![
-        kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        kernel("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        kernel("/dev/pts", "devpts", &pts),
-        kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
-        kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        match view {
-            View::Unified => kernel("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
-            View::Folders(_) => bind("/sys/fs/cgroup", &sources.cgroup, true, true),
-        },
+        new("/proc", "proc", plain, &[]),
+        new("/dev", "tmpfs", nosuid, &[("mode", "755"), ("size", "65536k")]),
+        new("/dev/pts", "devpts", noexec, &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]),
+        new("/dev/shm", "tmpfs", plain, &[("mode", "1777"), ("size", &config.shm_bytes.to_string())]),
+        new("/dev/mqueue", "mqueue", plain, &[]),
+        new("/sys", "sysfs", plain | MountAttrFlags::MOUNT_ATTR_RDONLY, &[]),
+        bind("/sys/fs/cgroup", &sources.cgroup, true, true),
     ];
     for name in ["hosts", "hostname", "resolv.conf"] {
         let target = format!("/etc/{name}");
@@ -115,35 +123,26 @@ fn planned(mount: &Mount) -> Result<Planned, (PathBuf, io::Error)> {
             Ok(bind(target, source, found.is_dir(), *read_only))
         }
         Mount::Tmpfs { size, .. } => {
-            let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
-            options.extend(size.map(|bytes| format!("size={bytes}")));
-            let place = MountPoint { path: target, folder: true };
-            Ok(Planned { place, kind: "tmpfs", source: "tmpfs".into(), options })
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let mut planned = new("", "tmpfs", attributes, &[("mode", "1777")]);
+            planned.place.path = target;
+            if let (What::New { options, .. }, Some(bytes)) = (&mut planned.what, size) {
+                options.push(("size", bytes.to_string()));
+            }
+            Ok(planned)
         }
     }
 }
 
-fn kernel(target: &str, kind: &'static str, options: &[&str]) -> Planned {
-    Planned {
-        place: MountPoint { path: target.into(), folder: true },
-        kind,
-        source: kind.into(),
-        options: options.iter().map(|option| (*option).to_owned()).collect(),
-    }
+fn new(target: &str, kind: &'static str, attributes: MountAttrFlags, options: &[(&'static str, &str)]) -> Planned {
+    let options = options.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+    let place = MountPoint { path: target.into(), folder: true };
+    Planned { place, what: What::New { kind, attributes, options } }
 }
 
-/// With what is mounted below the source; read-only then holds for all of it.
 fn bind(target: impl Into<PathBuf>, source: &Path, folder: bool, read_only: bool) -> Planned {
-    let mut options = vec!["rbind", "rprivate"];
-    if read_only {
-        options.extend(["ro", "rro"]);
-    }
-    Planned {
-        place: MountPoint { path: target.into(), folder },
-        kind: "bind",
-        source: source.to_owned(),
-        options: options.into_iter().map(str::to_owned).collect(),
-    }
+    let place = MountPoint { path: target.into(), folder };
+    Planned { place, what: What::Bind { source: source.to_owned(), read_only } }
 }
 
 /// The environment that a process gets: the later of two values, and `PATH`, `HOSTNAME` and `HOME` if missing.
@@ -200,7 +199,7 @@ pub(crate) fn process(process: &Process, env: &[String], user: &ResolvedUser) ->
     })
 }
 
-/// The whole specification. Limits and the system call filter are not in it: they are applied elsewhere.
+/// The whole specification. Limits, the system call filter and most mounts are not in it: they are applied elsewhere.
 pub(crate) fn specification(
     config: &ContainerConfig,
     rootfs: &Path,
@@ -210,13 +209,15 @@ pub(crate) fn specification(
 ) -> Value {
     let mounts: Vec<Value> = plan
         .iter()
-        .map(|mount| {
-            json!({
+        .filter(|mount| mount.is_inner())
+        .filter_map(|mount| match mount.what {
+            What::New { kind, .. } => Some(json!({
                 "destination": mount.place.path,
-                "type": mount.kind,
-                "source": mount.source,
-                "options": mount.options,
-            })
+                "type": kind,
+                "source": kind,
+                "options": ["nosuid", "noexec", "nodev"],
+            })),
+            What::Bind { .. } => None,
         })
         .collect();
     let mut namespaces: Vec<Value> =
@@ -280,13 +281,13 @@ mod tests {
             Mount::Tmpfs { target: "/dev/shm/".into(), size: Some(9) },
             Mount::Tmpfs { target: "/data".into(), size: None },
         ];
-        let plan = plan(&config, &sources(), &View::Unified).unwrap();
+        let plan = plan(&config, &sources()).unwrap();
         let targets: Vec<_> = plan.iter().map(|mount| mount.place.path.to_str().unwrap()).collect();
         assert_eq!(targets.iter().filter(|target| **target == "/dev/shm").count(), 1);
         assert_eq!(targets[targets.len() - 3..], ["/data", "/data/deep", "/dev/shm"]);
-        assert!(plan[plan.len() - 2].options.contains(&"rro".to_owned()));
+        assert!(matches!(plan[plan.len() - 2].what, What::Bind { read_only: true, .. }));
         config.mounts = vec![Mount::Bind { source: "/no/such".into(), target: "/x".into(), read_only: false }];
-        let (path, _) = super::plan(&config, &sources(), &View::Unified).unwrap_err();
+        let (path, _) = super::plan(&config, &sources()).unwrap_err();
         assert_eq!(path, Path::new("/no/such"));
     }
 
@@ -294,7 +295,7 @@ mod tests {
     fn libcontainer_understands_it() {
         let config = sample();
         let env = environment(&config.process.env, &config.hostname, &user("/"));
-        let plan = plan(&config, &sources(), &View::Folders(Vec::new())).unwrap();
+        let plan = plan(&config, &sources()).unwrap();
         let value = specification(
             &config,
             Path::new("/d/rootfs"),
@@ -303,6 +304,7 @@ mod tests {
             "/slipway/x",
         );
         let spec: libcontainer::oci_spec::runtime::Spec = serde_json::from_value(value).unwrap();
+        assert_eq!(spec.mounts().as_ref().unwrap().len(), 2, "proc and mqueue");
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.no_new_privileges(), Some(true));
         assert_eq!(process.user().additional_gids().as_deref(), Some(&[7][..]));

@@ -101,15 +101,27 @@ pub(crate) fn lock_open_file(file: &impl AsFd) -> io::Result<bool> {
     }
 }
 
-/// Whether anyone else holds a lock on a file: another process, or an open description. Takes none.
-pub(crate) fn is_locked(file: &impl AsFd) -> io::Result<bool> {
+/// Who else holds a lock on a file, if anyone: a process, or 0 for an open description. Takes none.
+pub(crate) fn lock_holder(file: &impl AsFd) -> io::Result<Option<u32>> {
     // SAFETY: a flock of zeros is valid; its type is set below.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     // SAFETY: the descriptor is open and the structure, which the kernel writes to, lives through the call.
     check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETLK, &mut lock) })?;
-    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+    Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then(|| u32::try_from(lock.l_pid).unwrap_or(0)))
+}
+
+/// Enters the mount namespace that a descriptor stands for. For a process with one thread.
+pub(crate) fn enter_mounts(namespace: &impl AsFd) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWNS) }).map(drop)
+}
+
+/// Ends the process at once, running nothing of it.
+pub(crate) fn end_now() -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(0) }
 }
 
 /// Brings the loopback interface of this network namespace up.
@@ -127,9 +139,10 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }).map(drop)
 }
 
-/// Makes a mount that is attached nowhere read-only.
-pub(crate) fn make_read_only(mount: &impl AsFd) -> io::Result<()> {
+/// Changes a mount that is attached nowhere, with all below it: private, and read-only if asked for.
+pub(crate) fn settle_mount(mount: &impl AsFd, read_only: bool) -> io::Result<()> {
     const AT_EMPTY_PATH: libc::c_int = 0x1000;
+    const AT_RECURSIVE: libc::c_int = 0x8000;
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -137,14 +150,15 @@ pub(crate) fn make_read_only(mount: &impl AsFd) -> io::Result<()> {
         propagation: u64,
         userns: u64,
     }
-    let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
+    let set = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let attr = MountAttr { set, clear: 0, propagation: libc::MS_PRIVATE, userns: 0 };
     // SAFETY: the path is a terminated string, and the structure has the size that is passed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            AT_EMPTY_PATH,
+            AT_EMPTY_PATH | AT_RECURSIVE,
             &attr,
             size_of::<MountAttr>(),
         )

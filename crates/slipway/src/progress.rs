@@ -21,6 +21,7 @@ pub struct BuildProgress {
     source: String,
     partial: BTreeMap<u32, String>,
     titles: BTreeMap<u32, String>,
+    shown: Vec<Diagnostic>,
 }
 
 impl BuildProgress {
@@ -35,6 +36,7 @@ impl BuildProgress {
             source,
             partial: BTreeMap::new(),
             titles: BTreeMap::new(),
+            shown: Vec::new(),
         }
     }
 
@@ -122,7 +124,12 @@ impl BuildProgress {
         }
     }
 
-    fn diagnostic(&self, diagnostic: &Diagnostic) {
+    fn diagnostic(&mut self, diagnostic: &Diagnostic) {
+        // A parse error comes as a finding and again as the reason of the failure.
+        if self.shown.contains(diagnostic) {
+            return;
+        }
+        self.shown.push(diagnostic.clone());
         let name = self.dockerfile.display().to_string();
         let text = render(diagnostic, &name, &self.source, self.printer.colour());
         match &self.bar {
@@ -150,7 +157,7 @@ pub fn render(diagnostic: &Diagnostic, name: &str, source: &str, colour: bool) -
     let mut text = String::new();
     let written = GraphicalReportHandler::new_themed(theme)
         .with_width(110)
-        .with_context_lines(0)
+        .with_context_lines(1)
         .render_report(&mut text, report.as_ref());
     if written.is_err() {
         text = format!("{name}:{}:{}: {}", diagnostic.line, diagnostic.column, diagnostic.message);

@@ -19,7 +19,14 @@ pub fn folder(root: &Path) -> Result<(), Error> {
     }
     let busybox = bin.join("busybox");
     let source = find_program(BUSYBOX.programs).unwrap_or_else(|| BUSYBOX.programs[0].into());
-    std::fs::copy(&source, &busybox).map_err(Error::io("copy", &source))?;
+    let program = std::fs::read(&source).map_err(Error::io("read", &source))?;
+    if is_dynamic(&program) {
+        return Err(Error::Missing {
+            programs: format!("a static busybox ({} is not)", source.display()),
+            packages: BUSYBOX.package.to_owned(),
+        });
+    }
+    std::fs::write(&busybox, program).map_err(Error::io("write", &busybox))?;
     std::fs::set_permissions(&busybox, PermissionsExt::from_mode(0o755))
         .map_err(Error::io("change", &busybox))?;
     for command in COMMANDS {
@@ -27,6 +34,11 @@ pub fn folder(root: &Path) -> Result<(), Error> {
         symlink("busybox", &link).map_err(Error::io("create", &link))?;
     }
     Ok(())
+}
+
+/// Debian's other busybox package has the same path; its program names a loader, which the image lacks.
+fn is_dynamic(program: &[u8]) -> bool {
+    program[..program.len().min(4096)].windows(9).any(|bytes| bytes == b"/ld-linux")
 }
 
 /// Makes the root file system and packs it, as `docker import` and `slipway import` take it.
@@ -60,5 +72,6 @@ mod tests {
         let output =
             std::process::Command::new(scratch.path().join("tiny/bin/sh")).args(["-c", "echo ok"]).output();
         assert_eq!(output.unwrap().stdout, b"ok\n");
+        assert!(is_dynamic(&std::fs::read("/bin/sh").unwrap()));
     }
 }

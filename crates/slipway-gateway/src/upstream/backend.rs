@@ -19,6 +19,9 @@ const MAX_EJECTION: Duration = Duration::from_secs(10);
 /// Health checks in a row that must fail before a replica is set aside.
 const FAILED_CHECKS: u32 = 2;
 
+/// Connections that wait for a request. Boxed, because they are large and change hands with each.
+type Idle = Vec<Box<Link>>;
+
 /// One replica.
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -33,7 +36,7 @@ pub(crate) struct Backend {
     failed_checks: AtomicU32,
     retired: AtomicBool,
     /// Idle connections, one list per worker: a connection belongs to the runtime that opened it.
-    idle: Box<[Mutex<Vec<Box<Link>>>]>,
+    idle: Box<[Mutex<Idle>]>,
 }
 
 /// One request under way at a replica; ends when dropped.
@@ -160,7 +163,7 @@ impl Backend {
     }
 }
 
-fn lock(idle: &Mutex<Vec<Box<Link>>>) -> MutexGuard<'_, Vec<Box<Link>>> {
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -37,7 +37,11 @@ pub(crate) async fn fetch(
         .map_err(|_| FetchError::TimedOut(timeout))?
 }
 
-async fn exchange(socket: &Path, path: &'static str, max_bytes: usize) -> Result<(StatusCode, Bytes), FetchError> {
+async fn exchange(
+    socket: &Path,
+    path: &'static str,
+    max_bytes: usize,
+) -> Result<(StatusCode, Bytes), FetchError> {
     let mut link = Link::connect(socket).await.map_err(FetchError::Connect)?;
     let mut request = Request::new(RequestBody::Full(None));
     *request.uri_mut() = http::Uri::from_static(path);
@@ -58,7 +62,10 @@ async fn exchange(socket: &Path, path: &'static str, max_bytes: usize) -> Result
     Ok((status, bytes.freeze()))
 }
 
-async fn next_frame(link: &mut Link, body: &mut Incoming) -> Option<Result<hyper::body::Frame<Bytes>, hyper::Error>> {
+async fn next_frame(
+    link: &mut Link,
+    body: &mut Incoming,
+) -> Option<Result<hyper::body::Frame<Bytes>, hyper::Error>> {
     std::future::poll_fn(|cx| {
         let mut body = std::pin::Pin::new(&mut *body);
         if let std::task::Poll::Ready(frame) = body.as_mut().poll_frame(cx) {

@@ -55,15 +55,19 @@ impl Link {
         };
         let written = Arc::new(AtomicU64::new(0));
         let io = TokioIo::new(Counted { stream, written: Arc::clone(&written) });
-        let (sender, connection) = http1::Builder::new().writev(false).handshake(io).await.map_err(io::Error::other)?;
-        let mut link = Box::new(Self { sender, connection, closed: false, written, idle_since: Instant::now() });
+        let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
+        let mut link =
+            Box::new(Self { sender, connection, closed: false, written, idle_since: Instant::now() });
         // A new connection says that it can take a request only after it was polled.
         link.drive(&mut Context::from_waker(Waker::noop()));
         Ok(link)
     }
 
     /// Sends a request and drives the connection until the answer's head is there.
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendFailure> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendFailure> {
         let before = self.written.load(Relaxed);
         let mut answer = pin!(self.sender.try_send_request(request));
         let (connection, closed) = (&mut self.connection, &mut self.closed);
@@ -134,7 +138,11 @@ struct Counted {
 }
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

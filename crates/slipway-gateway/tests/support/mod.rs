@@ -81,7 +81,8 @@ impl Replica {
     {
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
-        let (hits, cancelled, seen) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Mutex<Vec<Seen>>>)>::default();
+        let (hits, cancelled, seen) =
+            <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Mutex<Vec<Seen>>>)>::default();
         let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
         let task = {
             let (hits, cancelled, seen) = (Arc::clone(&hits), Arc::clone(&cancelled), Arc::clone(&seen));
@@ -337,7 +338,10 @@ impl Client {
     /// Whether the gateway closed the connection.
     pub async fn closed(&mut self) -> bool {
         let mut rest = Vec::new();
-        matches!(tokio::time::timeout(Duration::from_secs(5), self.stream.read_to_end(&mut rest)).await, Ok(Ok(_)))
+        matches!(
+            tokio::time::timeout(Duration::from_secs(5), self.stream.read_to_end(&mut rest)).await,
+            Ok(Ok(_))
+        )
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use slipway_types::build::{BuildEvent, BuildRequest, Diagnostic, Severity, Span};
+use slipway_types::image::Platform;
 use slipway_types::{Digest, Reference};
 
 use super::cache::InFlight;
@@ -14,7 +15,7 @@ use super::dockerfile::{self, Dockerfile, LineIndex};
 use super::error::BuildError;
 use super::execute::{Build, CacheMounts, Parts, Trust};
 use super::image_config::ImageConfig;
-use super::plan::{Globals, Platform, declared_args, find_target, is_predefined, plan};
+use super::plan::{Globals, declared_args, find_target, is_predefined, plan};
 use super::runner::{BaseImages, CancelFlag, StepRunner};
 use crate::store::{Store, StoreError};
 
@@ -137,6 +138,14 @@ impl Builder {
             executed,
             cached,
         })
+    }
+
+    /// Removes the folders of `RUN --mount=type=cache` that no step uses; bytes of the files in them.
+    ///
+    /// # Errors
+    /// A folder cannot be read or removed.
+    pub fn clear_cache_mounts(&self) -> io::Result<u64> {
+        self.machine.cache_mounts.clear()
     }
 
     fn checks(

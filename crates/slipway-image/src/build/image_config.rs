@@ -118,7 +118,7 @@ fn lenient_time<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Time
 
 impl ImageConfig {
     /// What `FROM scratch` starts with.
-    pub(crate) fn scratch(platform: &super::plan::Platform) -> Self {
+    pub(crate) fn scratch(platform: &slipway_types::image::Platform) -> Self {
         Self {
             os: platform.os.clone(),
             architecture: platform.architecture.clone(),

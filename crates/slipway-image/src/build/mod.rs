@@ -25,8 +25,8 @@ pub mod words;
 pub use bases::LocalImages;
 pub use builder::{BuildOutcome, Builder, Events};
 pub use error::{
-    ArchiveError, BuildError, ContextError, CopyError, ModeError, OwnerError, SelectError, StepErrorKind, StepFailure,
-    TreeError,
+    ArchiveError, BuildError, ContextError, CopyError, ModeError, OwnerError, SelectError, StepErrorKind,
+    StepFailure, TreeError,
 };
 pub use runner::{
     BaseImages, BaseProgress, CancelFlag, ResolvedBase, RunStep, StepError, StepExit, StepRunner,

@@ -43,7 +43,7 @@ impl CancelFlag {
 pub struct RunStep {
     /// Unpacked layers, topmost first as overlayfs lists them; never empty.
     pub lowers: Vec<PathBuf>,
-    /// Empty folder that receives the changes (overlayfs `upperdir`).
+    /// Folder that receives the changes (overlayfs `upperdir`); empty but for a missing working directory.
     pub upper: PathBuf,
     /// Empty folder on the same file system (overlayfs `workdir`).
     pub work: PathBuf,
@@ -52,7 +52,7 @@ pub struct RunStep {
     /// The whole environment as `KEY=value`. The runner adds `HOME` from the image's `/etc/passwd`
     /// when it is absent, and nothing else.
     pub env: Vec<String>,
-    /// Absolute working directory inside; it exists.
+    /// Absolute working directory inside; it exists in `lowers` or `upper`.
     pub cwd: String,
     /// `user[:group]`, names or numbers, looked up inside the image; root when absent.
     pub user: Option<String>,
@@ -100,7 +100,8 @@ pub enum StepError {
 /// Runs steps. The native engine implements it.
 pub trait StepRunner: Send + Sync {
     /// An overlay of the layers (topmost first, never empty) with `upper` on top, mounted nowhere: relative
-    /// calls on the descriptor see the merged tree, and it is gone once the descriptor is closed.
+    /// calls on the descriptor see the merged tree, and it is gone once the descriptor is closed. Mounted without
+    /// `redirect_dir`, `metacopy`, `index` and `userxattr`, so that `upper` is a layer as it lies.
     fn open_root(&self, lowers: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd>;
 
     /// Runs a step to its end and hands over what it writes as it comes. Nothing of it is left when this

@@ -16,7 +16,7 @@ use crate::store::Store;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("store")).unwrap();
+    let store = Store::open(dir.path().join("store")).unwrap();
     (dir, store)
 }
 
@@ -350,7 +350,8 @@ fn tells_formats_apart() {
     let joblib = b"\x78\x9c\x00";
     let predicts = b"class Model:\n    def predict(self, x):\n        return x\n";
     let network = b"class Net(nn.Module):\n    def forward(self, x):\n        return x\n";
-    let cases: Vec<(Vec<(&str, &[u8])>, Option<&str>, ModelFormat)> = vec![
+    type Files<'a> = Vec<(&'a str, &'a [u8])>;
+    let cases: Vec<(Files<'_>, Option<&str>, ModelFormat)> = vec![
         (vec![("model.keras", &keras), ("signature.json", b"{}")], None, ModelFormat::Keras),
         (vec![("saved_model.pb", b"x"), ("variables/variables.index", b"")], None, ModelFormat::TensorFlow),
         (vec![("1/saved_model.pb", b"x")], None, ModelFormat::TensorFlow),

@@ -19,6 +19,7 @@ mod login;
 mod manifest;
 mod pull;
 mod push;
+mod request_error;
 mod shared;
 mod sources;
 mod upload;

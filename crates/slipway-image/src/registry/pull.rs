@@ -333,7 +333,7 @@ impl<'a> Pull<'a> {
         let mut progress = self.blob_progress(blob, BlobState::Moving);
         let downloaded = Download::new(&self.sources, blob, what, &sink, &mut progress, cancel).run().await;
         drop(sink);
-        if downloaded.is_ok() {
+        if downloaded.is_ok() && what == "layer" {
             progress.enter(BlobState::Unpacking, blob.size);
         }
         let interrupted = || PullError::Interrupted { reference: self.name.clone() };

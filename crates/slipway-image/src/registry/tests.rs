@@ -26,7 +26,7 @@ pub(super) struct TestStore {
 
 pub(super) fn store() -> TestStore {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("store")).unwrap();
+    let store = Store::open(dir.path().join("store")).unwrap();
     TestStore { store, dir }
 }
 

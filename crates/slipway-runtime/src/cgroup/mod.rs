@@ -164,7 +164,7 @@ impl Cgroup {
         }
     }
 
-    /// What a container sees of it at `/sys/fs/cgroup`: names there and folders here.
+    /// What a container sees of it at `/sys/fs/cgroup`.
     pub(crate) fn view(&self) -> View {
         match &self.hierarchy {
             Hierarchy::V1(mounts) => View::Folders(
@@ -176,7 +176,32 @@ impl Cgroup {
                     })
                     .collect(),
             ),
-            Hierarchy::V2(_) => View::Unified,
+            Hierarchy::V2(mount) => View::Unified(mount.join(PARENT).join(&self.name)),
+        }
+    }
+
+    /// Makes the next moves of processes between cgroups quick, for a few milliseconds.
+    ///
+    /// The first such move after a pause waits for a grace period of the kernel's RCU, some milliseconds, and those right
+    /// after it do not. To be called by a process that can wait, while others do something else: it moves the caller to
+    /// where it is.
+    pub(crate) fn prime(&self) {
+        let point = match &self.hierarchy {
+            Hierarchy::V1(mounts) => mounts.iter().find(|mount| mount.controllers.iter().any(|c| c == "freezer")).map(|m| &m.point),
+            Hierarchy::V2(mount) => Some(mount),
+        };
+        let own = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+        let path = own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            let wanted = match self.hierarchy {
+                Hierarchy::V1(_) => "freezer",
+                Hierarchy::V2(_) => "",
+            };
+            controllers.split(',').any(|controller| controller == wanted).then(|| path.trim_start_matches('/').to_owned())
+        });
+        if let (Some(point), Some(path)) = (point, path) {
+            let _ = write(&point.join(path).join("cgroup.procs"), "0");
         }
     }
 
@@ -241,8 +266,8 @@ impl Cgroup {
 pub(crate) enum View {
     /// A folder per controller: its name, and what is bound there.
     Folders(Vec<(String, PathBuf)>),
-    /// One cgroup v2 mount.
-    Unified,
+    /// One folder.
+    Unified(PathBuf),
 }
 
 /// One cgroup below [`PARENT`], as a sweep finds it.

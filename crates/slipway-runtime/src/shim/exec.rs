@@ -24,7 +24,7 @@ const MAX_SPEC: u64 = 4 << 20;
 
 /// The whole life of an exec's shim.
 pub(super) fn main(dir: &Path, id: &str, ready: Ready) -> u8 {
-    let process_file = dir.join(format!("exec-{id}.process"));
+    let process_file = prepare::run_dir(dir).join(format!("exec-{id}.process"));
     let begun = begin(dir, id, process_file.clone());
     let clean = || {
         for path in [dir.join(exec_file(id)), dir.join(exec_socket(id)), process_file.clone()] {
@@ -74,6 +74,7 @@ fn begin(dir: &Path, id: &str, process_file: PathBuf) -> Result<(Tenant, Session
     let listener = files::bind(dir, &exec_socket(id)).map_err(|error| text("listen on the socket", error))?;
     let mut session = Session::new(dir, listener, None);
     session.connect(pipes).map_err(|error| text("use the pipes", error))?;
+    join_shim(dir).map_err(|error| text("join the container's shim", error))?;
     let tenant = Tenant {
         dir: dir.to_owned(),
         config,
@@ -107,6 +108,18 @@ fn find_init(dir: &Path) -> Result<Anchor, String> {
     if same && alive { Ok(Anchor { pid: state.pid, pidfd }) } else { Err(gone()) }
 }
 
+/// Enters the mount namespace of the container's shim, where libcontainer's files are.
+fn join_shim(dir: &Path) -> io::Result<()> {
+    let pid = || files::shim_pid(dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+    let shim = pid()?;
+    let namespace = std::fs::File::open(format!("/proc/{shim}/ns/mnt"))?;
+    // It still lives, so the number was its own all the time.
+    if pid()? != shim {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    sys::enter_mounts(&namespace)
+}
+
 struct Tenant {
     dir: PathBuf,
     config: ContainerConfig,
@@ -133,7 +146,7 @@ impl Workload for Tenant {
         let env = spec::environment(&self.process.env, &self.config.hostname, &user);
         let value = spec::process(&self.process, &env, &user);
         let name = self.process_file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        files::write_json(&self.dir, name, &value, false)
+        files::write_json(&prepare::run_dir(&self.dir), name, &value, false)
             .map_err(|error| runtime("cannot write the process", error))?;
         let (mut launch, launcher) = Launch::new(&self.process.args, &env, Some(&self.anchor.pidfd))?;
         let built = stdio

@@ -6,6 +6,7 @@
 mod client;
 mod exec;
 mod launch;
+mod mounts;
 mod prepare;
 mod run;
 mod session;
@@ -127,7 +128,7 @@ pub(crate) fn spawn(exe: &Path, role: &str, dir: &Path, id: Option<&str>) -> Res
 fn seal(exe: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = rustix::mount::open_tree(CWD, exe, flags)?;
-    sys::make_read_only(&mount)?;
+    sys::settle_mount(&mount, true)?;
     Ok(mount)
 }
 

@@ -1,5 +1,6 @@
 //! From a configuration to a process that waits for its start: namespaces, cgroup, root file system, libcontainer.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use rustix::pipe::PipeFlags;
 use slipway_types::container::NetworkMode;
 
 use super::launch::{Launch, Launcher};
+use super::mounts;
 use super::session::Pipes;
 use crate::cgroup::{Cgroup, View};
 use crate::config::{ContainerConfig, Process};
@@ -21,16 +23,22 @@ use crate::mountpoints::{self, MountPoint};
 use crate::rootfs::{self, Overlay};
 use crate::spec::{self, Planned, Sources};
 use crate::user::{self, ResolvedUser};
-use crate::{files, sys};
+use crate::sys::{self, Fork};
+use crate::files;
 
 /// Size of the process's output pipes, in bytes; the kernel's default is 64 KiB.
 const PIPE_BYTES: usize = 256 << 10;
+/// Where the shim mounts a small file system of its own, for everything that need not outlive it. On disk, each of these
+/// files would cost the search for a free inode.
+const RUN_DIR: &str = "run";
+/// Size of that file system, in bytes.
+const RUN_BYTES: &CStr = c"mode=700,size=16m";
 /// libcontainer's folder: the bundle, and its own state by id.
-const OCI_DIR: &str = "oci";
+const OCI_DIR: &str = "run/oci";
 /// Where the root file system is mounted.
-const ROOTFS_DIR: &str = "rootfs";
+const ROOTFS_DIR: &str = "run/rootfs";
 /// Where mount points are made that the image lacks.
-const STUBS_DIR: &str = "stubs";
+const STUBS_DIR: &str = "run/stubs";
 
 /// The process's ends of its standard streams.
 pub(super) struct ChildStdio {
@@ -100,6 +108,11 @@ pub(super) fn rootfs_dir(dir: &Path) -> PathBuf {
     dir.join(ROOTFS_DIR)
 }
 
+/// Folder for files that need not outlive the shim, as seen by it and those that entered its mount namespace.
+pub(super) fn run_dir(dir: &Path) -> PathBuf {
+    dir.join(RUN_DIR)
+}
+
 /// Does everything up to, and not including, the start. What it leaves behind on failure is the cgroup, which the caller
 /// removes in any case, and mounts in this process's own namespace, which go with it.
 pub(super) fn prepare(
@@ -108,19 +121,28 @@ pub(super) fn prepare(
     cgroup: &Cgroup,
     stdio: ChildStdio,
 ) -> Result<Prepared, Failure> {
+    prime(cgroup);
     isolate(config.network)?;
     cgroup.create(dir, &config.limits).map_err(|error| Failure::from_error(&error))?;
-    let sources = Sources { cgroup: dir.join("cgroup"), etc: dir.join("etc") };
+    let run = run_dir(dir);
+    let mounted = std::fs::create_dir(&run).and_then(|()| {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        Ok(rustix::mount::mount("slipway", &run, "tmpfs", flags, RUN_BYTES)?)
+    });
+    mounted.map_err(|error| Failure::runtime("cannot make a place for the container's files", error))?;
     let view = cgroup.view();
+    let sources = Sources { cgroup: cgroup_source(&view, &run), etc: run.join("etc") };
     write_etc(&sources.etc, config).map_err(|error| Failure::runtime("cannot write the files for /etc", error))?;
     show_cgroup(&view, &sources.cgroup)
         .map_err(|error| Failure::runtime("cannot show the container its cgroup", error))?;
-    let plan = spec::plan(config, &sources, &view).map_err(|(path, error)| {
+    let plan = spec::plan(config, &sources).map_err(|(path, error)| {
         Failure::runtime(format_args!("the bind mount's source {} cannot be used", path.display()), error)
     })?;
     let root = mount_root(dir, config, &plan)?;
     let user = user::resolve(root.as_fd(), &config.process.user).map_err(|error| Failure::from_error(&error))?;
     make_cwd(root.as_fd(), config, &plan)?;
+    mounts::mount_all(root.as_fd(), &plan)?;
+    drop(root);
     stdio.give_to(&user, config.interactive)?;
     let env = spec::environment(&config.process.env, &config.hostname, &user);
     let process = Process { env: env.clone(), ..config.process.clone() };
@@ -144,6 +166,15 @@ pub(super) fn prepare(
         .build()
         .map_err(|error| Failure::from_error(&error))?;
     Ok(Prepared { container, launch })
+}
+
+/// Has the kernel ready for moves between cgroups when libcontainer makes some: a child waits for that, so that the shim
+/// need not. It is reaped at the shim's end.
+fn prime(cgroup: &Cgroup) {
+    if let Ok(Fork::Child) = sys::fork() {
+        cgroup.prime();
+        sys::end_now();
+    }
 }
 
 /// Namespaces of the shim itself. Mounts made from here on are seen by it and the container only and vanish with them;
@@ -173,12 +204,17 @@ fn write_etc(etc: &Path, config: &ContainerConfig) -> io::Result<()> {
     std::fs::write(etc.join("resolv.conf"), "")
 }
 
+fn cgroup_source(view: &View, run: &Path) -> PathBuf {
+    match view {
+        View::Folders(_) => run.join("cgroup"),
+        View::Unified(folder) => folder.clone(),
+    }
+}
+
 /// Gathers the container's folder of each cgroup v1 hierarchy under one.
 fn show_cgroup(view: &View, at: &Path) -> io::Result<()> {
     let View::Folders(folders) = view else { return Ok(()) };
     std::fs::create_dir(at)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("tmpfs", at, "tmpfs", flags, c"mode=755,size=64k")?;
     for (name, folder) in folders {
         let place = at.join(name);
         std::fs::create_dir(&place)?;
@@ -244,7 +280,8 @@ fn make_cwd(root: std::os::fd::BorrowedFd<'_>, config: &ContainerConfig, plan: &
     if plan.iter().any(|mount| crate::config::lexical(cwd).starts_with(&mount.place.path)) {
         return Ok(());
     }
-    mountpoints::make_folders(root, cwd).map_err(|error| {
+    let place = MountPoint { path: cwd.clone(), folder: true };
+    mountpoints::open_or_make(root, &place).map(drop).map_err(|error| {
         Failure::runtime(format_args!("the working directory {} cannot be made", cwd.display()), error)
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use hyper::Method;
-use slipway_types::build::{BuildEvent, BuildRequest};
+use slipway_types::build::{BuildEvent, BuildFailure, BuildRequest};
 use slipway_types::container::NetworkMode;
 
 use super::Context;
@@ -86,13 +86,20 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
                 }
                 outcome = Ok(0);
             }
-            BuildEvent::Failed(failed) => outcome = Err(Failure::from(failed.error)),
+            BuildEvent::Failed(failed) => outcome = Err(failure_of(failed)),
             _ => {}
         }
         Ok(())
     })?;
     progress.finish();
     outcome
+}
+
+/// How a failed build ends the command: a diagnostic that was shown has said everything.
+pub fn failure_of(failed: BuildFailure) -> Failure {
+    let shown = failed.diagnostic.is_some();
+    let failure = Failure::from(failed.error);
+    if shown { Failure::silent(failure.exit_code) } else { failure }
 }
 
 /// The request that the flags mean, with absolute paths.

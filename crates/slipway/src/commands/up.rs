@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use hyper::Method;
-use slipway_types::build::BuildRequest;
+use slipway_types::build::{BuildEvent, BuildRequest};
 use slipway_types::service::ServiceSpec;
 use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
 
 use super::Context;
+use super::build::failure_of;
 use super::train;
 use crate::failure::{self, Failure, exit};
 use crate::progress::BuildProgress;
@@ -43,9 +44,15 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         .map_err(|e| failure::io("read the Dockerfile", &dockerfile, &e).hint("`image.dockerfile` in slipway.toml names it"))?;
     let mut progress = BuildProgress::new(printer, printer.is_terminal(), false, &dockerfile, source);
     let mut outcome: Result<UpOutcome, Failure> = Err(Failure::silent(exit::FAILED));
+    let mut build_failure = None;
     context.client()?.stream(Method::POST, "/v1/up", Some(&request), |event: UpEvent| {
         match event {
-            UpEvent::Build(event) => progress.show(&event),
+            UpEvent::Build(event) => {
+                progress.show(&event);
+                if let BuildEvent::Failed(failed) = event {
+                    build_failure = Some(failure_of(failed));
+                }
+            }
             UpEvent::Train(event) => {
                 progress.finish();
                 train::show(printer, &event);
@@ -59,7 +66,7 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
                 printer.note(message);
             }
             UpEvent::Finished(done) => outcome = Ok(done),
-            UpEvent::Failed(error) => outcome = Err(error.into()),
+            UpEvent::Failed(error) => outcome = Err(build_failure.take().unwrap_or_else(|| error.into())),
         }
         Ok(())
     })?;

@@ -14,6 +14,9 @@ use slipway_types::{ApiError, ErrorCode};
 use super::state::ContainerRecord;
 use super::{App, images};
 
+/// How long a container may take from its shim to its process.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
 /// Records and starts a container.
 pub fn create(app: &Arc<App>, request: CreateContainer) -> Result<CreatedContainer, ApiError> {
     let CreateContainer { mut spec, wait_for_attach } = request;
@@ -52,6 +55,18 @@ pub fn create(app: &Arc<App>, request: CreateContainer) -> Result<CreatedContain
     match launched {
         Ok(container) => {
             let socket = container.socket();
+            if !wait_for_attach {
+                // In the background it must be known to run before it is acknowledged; how one ends that ends at
+                // once is told by `ps` and `logs`.
+                if let Err(error) = container.wait_started(START_LIMIT) {
+                    tracing::debug!(%error, %id, "a container ended before it was seen to run");
+                }
+                let failed = container.observe().ok().and_then(|seen| seen.exit).and_then(|exit| exit.error);
+                if let Some(reason) = failed {
+                    remove(app, id.as_str(), true)?;
+                    return Err(ApiError::new(ErrorCode::Failed, reason));
+                }
+            }
             if record.spec.auto_remove {
                 watch(app, &id);
             }
@@ -102,7 +117,7 @@ pub fn find(app: &App, name: &str) -> Result<ContainerRecord, ApiError> {
 pub fn status(app: &App, record: &ContainerRecord) -> Result<ContainerStatus, ApiError> {
     let container = app.native.container(&record.id).map_err(native_error)?;
     let mut seen = container.observe().map_err(|e| runtime_error(&e))?;
-    if seen.state == ContainerState::Running && !seen.shim_alive {
+    if seen.needs_recovery {
         container.recover().map_err(|e| runtime_error(&e))?;
         seen = container.observe().map_err(|e| runtime_error(&e))?;
     }
@@ -209,12 +224,8 @@ pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
             app.state.remove_container(&record.id)?;
             continue;
         }
-        let seen = status(app, &record)?;
-        let container = app.native.container(&record.id).map_err(native_error)?;
-        let shim_alive = container.observe().map_err(|e| runtime_error(&e))?.shim_alive;
-        if seen.state == ContainerState::Created && !shim_alive {
-            container.recover().map_err(|e| runtime_error(&e))?;
-        }
+        // Looking at it ends one whose shim died.
+        status(app, &record)?;
         if record.spec.auto_remove {
             watch(app, &record.id);
         }

@@ -174,7 +174,8 @@ fn changed(app: &App, image: &Digest, changes: &[&str]) -> Result<Digest, ApiErr
         ..BuildRequest::default()
     };
     let built = app.builder.build(&request, &|_| {}, &CancelFlag::new());
-    app.store.untag(&name).map_err(store_error)?;
+    // Takes the name off; the layer stays with the image that was just made of it.
+    app.store.remove_image(&name.to_string(), true).map_err(store_error)?;
     let built = built.map_err(|error| {
         let failure = error.into_failure();
         let reason = failure.diagnostic.map_or(failure.error.message, |diagnostic| diagnostic.message);

@@ -138,7 +138,19 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     let app = Arc::new(wire::app(settings, runtime.handle())?);
     containers::recover(&app)?;
     runs::recover(&app)?;
+    let reconciler = std::thread::Builder::new().name("reconciler".into()).spawn({
+        let (app, handle) = (Arc::clone(&app), runtime.handle().clone());
+        move || reconciler::run(&app, &handle)
+    });
+    let reconciler = reconciler.map_err(|e| {
+        Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot start the reconciler: {e}")))
+    })?;
     let outcome = runtime.block_on(serve(Arc::clone(&app)));
+    app.stop();
+    app.changed.notify_one();
+    if reconciler.join().is_err() {
+        tracing::error!("the reconciler panicked");
+    }
     // Streams of clients that went silent must not keep the daemon up.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
@@ -181,13 +193,6 @@ async fn serve(app: Arc<App>) -> Result<(), Failure> {
     let listener = tokio::net::UnixListener::bind(&path).map_err(|e| failure::io("listen on", &path, &e))?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o600))
         .map_err(|e| failure::io("protect", &path, &e))?;
-    let reconciler = std::thread::Builder::new().name("reconciler".into()).spawn({
-        let (app, handle) = (Arc::clone(&app), Handle::current());
-        move || reconciler::run(&app, &handle)
-    });
-    if let Err(error) = reconciler {
-        return Err(ApiError::new(ErrorCode::Internal, format!("cannot start the reconciler: {error}")).into());
-    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %app.settings.root.display(), "ready");
     let router = api::router(Arc::clone(&app));
     let ending = Arc::clone(&app);

@@ -125,12 +125,14 @@ fn follow(app: &Arc<App>, mut status: RunStatus, spec: RunSpec, container: Conta
     let owner = Arc::clone(app);
     let started = std::thread::Builder::new().name(format!("run {}", status.id)).spawn(move || {
         let app = owner;
-        if let Err(error) = conclude(&app, &mut status, &spec, container) {
+        let id = container.config().id.clone();
+        if let Err(error) = conclude(&app, &mut status, &spec, &container) {
             let mut reason = error.message;
             error.causes.iter().for_each(|cause| {
                 reason.push_str(": ");
                 reason.push_str(cause);
             });
+            remove_container(&app, &id);
             finish(&app, &mut status, RunState::Failed, Some(reason));
         }
     });
@@ -139,17 +141,17 @@ fn follow(app: &Arc<App>, mut status: RunStatus, spec: RunSpec, container: Conta
     }
 }
 
-fn conclude(app: &Arc<App>, status: &mut RunStatus, spec: &RunSpec, container: Container) -> Result<(), ApiError> {
+fn conclude(app: &Arc<App>, status: &mut RunStatus, spec: &RunSpec, container: &Container) -> Result<(), ApiError> {
     let folder = folder(app, &status.id);
     let mut metrics = BTreeMap::new();
-    let exit = watch(app, &container, status, &mut metrics)?;
+    let exit = watch(app, container, status, &mut metrics)?;
     metrics.extend(metrics_file(&folder.join("output/metrics.jsonl")));
     metrics.into_iter().take(MAX_METRICS).for_each(|(key, value)| {
         status.metrics.insert(key, value);
     });
     status.exit_code = Some(exit.code);
     status.peak_memory = exit.peak_memory;
-    logs::keep(&container, &folder).map_err(|e| io("keep the log in", &folder, &e))?;
+    logs::keep(container, &folder).map_err(|e| io("keep the log in", &folder, &e))?;
     let cancelled = folder.join("cancelled").exists();
     let outcome = if cancelled {
         Err((RunState::Cancelled, None))
@@ -159,7 +161,7 @@ fn conclude(app: &Arc<App>, status: &mut RunStatus, spec: &RunSpec, container: C
         Ok(())
     };
     if let Err((state, reason)) = outcome {
-        remove_container(app, &container);
+        remove_container(app, &container.config().id);
         finish(app, status, state, reason);
         return Ok(());
     }
@@ -192,7 +194,7 @@ fn conclude(app: &Arc<App>, status: &mut RunStatus, spec: &RunSpec, container: C
         })?,
     };
     status.version = Some(version.version);
-    remove_container(app, &container);
+    remove_container(app, &container.config().id);
     finish(app, status, RunState::Succeeded, None);
     // The store has its own copy.
     let _ = std::fs::remove_dir_all(folder.join("output/model"));
@@ -288,8 +290,8 @@ fn finish(app: &App, status: &mut RunStatus, state: RunState, error: Option<Stri
     app.event(&format!("run/{}", status.id), kind, &message);
 }
 
-fn remove_container(app: &App, container: &Container) {
-    if let Err(error) = app.native.discard(&container.config().id) {
+fn remove_container(app: &App, container: &ContainerId) {
+    if let Err(error) = app.native.discard(container) {
         tracing::warn!(%error, "a run's container was not removed");
     }
 }

@@ -16,8 +16,8 @@ fn run_has_dockers_exit_codes() {
     assert_eq!(s.run(&["run", "--rm", "box", "echo", "hello"]).ok(), "hello\n");
     for (command, code) in [
         (&["sh", "-c", "exit 7"][..], 7),
-        (&["sh", "-c", "kill -9 $$"], 137),
-        (&["sh", "-c", "kill -TERM $$; sleep 5"], 143),
+        (&["sh", "-c", "sh -c 'kill -9 $$'"], 137),
+        (&["sh", "-c", "sh -c 'kill -TERM $$'"], 143),
         (&["/etc/passwd"], 126),
         (&["no-such-program"], 127),
     ] {
@@ -65,7 +65,7 @@ fn containers_are_confined() {
     s.busybox();
     let script = "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status; mount -t tmpfs x /tmp 2>&1; \
                   mknod /tmp/d b 8 0 && dd if=/tmp/d count=1 2>&1; cat /proc/kcore 2>&1 | wc -c; \
-                  echo x > /proc/sys/kernel/hostname 2>&1; unshare -U true 2>&1";
+                  (echo x > /proc/sys/kernel/hostname) 2>&1; unshare -U true 2>&1";
     let text = s.run(&["run", "--rm", "box", "sh", "-c", script]).stdout;
     assert!(text.contains("NoNewPrivs:\t1") && text.contains("Seccomp:\t2"), "{text}");
     assert!(text.matches("not permitted").count() >= 2, "{text}");

@@ -6,7 +6,7 @@ use crate::support::Slipway;
 fn versions_and_aliases() {
     let s = Slipway::new();
     let folder = s.path("m");
-    s.write("m/model.onnx", "not really");
+    s.write("m/model.py", "class Model:\n    def predict(self, inputs):\n        return inputs\n");
     s.write("m/vocabulary/words.txt", "a b");
     let import = |text: &[&str]| s.run(&[&["model", "import"][..], text].concat());
     assert_eq!(import(&[folder.to_str().unwrap(), "words"]).ok(), "words@1\n");
@@ -17,7 +17,7 @@ fn versions_and_aliases() {
     let shown: serde_json::Value =
         serde_json::from_str(&s.run(&["model", "show", "words@champion"]).ok()).unwrap();
     assert_eq!(shown["version"], 2);
-    assert_eq!(shown["format"], "onnx");
+    assert_eq!(shown["format"], "python");
     assert_eq!(shown["alias_moves"].as_array().unwrap().len(), 2);
     assert_eq!(shown["files"][1]["path"], "vocabulary/words.txt");
     s.run(&["model", "rm", "words@2"]).ok();

@@ -109,7 +109,7 @@ impl State {
                 scope.set_env(name, Some(value.to_owned()));
             }
         }
-        let workdir_known = known.workdir.starts_with('/') && known.workdir != "/";
+        let workdir_known = base == Base::Scratch || known.workdir.starts_with('/') && known.workdir != "/";
         Self {
             scope,
             workdir: join("/", &known.workdir),

@@ -472,6 +472,7 @@ fn relative_copies_before_a_workdir() {
         )
     );
     let case = Case { files: &files, ..PLAIN };
+    assert_eq!(codes("FROM scratch\nCOPY a.py x\n", &case), [""; 0]);
     let text = "FROM a:1 AS x\nWORKDIR /app\nFROM x\nCOPY a.py data/\n";
     assert_eq!(codes(text, &case), [""; 0]);
 }

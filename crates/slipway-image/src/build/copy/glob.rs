@@ -117,6 +117,33 @@ fn class_char(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<ch
 mod tests {
     use super::*;
 
+    /// What a pattern of literals, `?` and `*` matches, by definition.
+    fn naive(pattern: &[char], name: &[char]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some(('*', rest)) => (0..=name.len()).any(|taken| naive(rest, &name[taken..])),
+            Some((c, rest)) => {
+                name.split_first().is_some_and(|(first, name)| (*c == '?' || c == first) && naive(rest, name))
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn stars_match_by_definition(pattern in "[ab?*]{0,8}", name in "[ab]{0,10}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            let matches = Glob::new(&pattern).map(|glob| glob.matches(&name));
+            proptest::prop_assert_eq!(matches, Ok(naive(&chars(&pattern), &chars(&name))));
+        }
+
+        #[test]
+        fn no_pattern_panics(pattern in ".{0,12}", name in ".{0,12}") {
+            if let Ok(glob) = Glob::new(&pattern) {
+                glob.matches(&name);
+            }
+        }
+    }
+
     /// Cases in the manner of Go's `path/filepath` tests, written anew.
     #[test]
     fn matches_as_go_does() {

@@ -137,8 +137,8 @@ impl Writer<'_> {
         let place = self.file_place(name, destination)?;
         let whole = place.path.join(&place.name);
         let fail = |source: io::Error| CopyError::io(&whole, source);
-        self.clear(place.dir.as_fd(), &place.name, &whole)?;
-        let mut file = create_file(place.dir.as_fd(), &place.name).map_err(fail)?;
+        let dir = place.dir.as_fd();
+        let mut file = self.replace(dir, &place.name, &whole, || create_file(dir, &place.name))?;
         file.write_all(text).map_err(fail)?;
         set_owner(place.dir.as_fd(), &place.name, self.folder_owner()).map_err(fail)?;
         let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o644));
@@ -183,6 +183,24 @@ impl Writer<'_> {
             }
         }
         self.ensure_dir(path)
+    }
+
+    /// Makes something at `name`; what is there already is taken away, unless it is a folder. Looking first would
+    /// cost a system call for every file.
+    fn replace<T>(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        whole: &Path,
+        mut make: impl FnMut() -> io::Result<T>,
+    ) -> Result<T, CopyError> {
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.clear(dir, name, whole)?;
+                make().map_err(|source| CopyError::io(whole, source))
+            }
+            result => result.map_err(|source| CopyError::io(whole, source)),
+        }
     }
 
     /// Takes away what is at `name`, so that a file can be made there.
@@ -274,18 +292,19 @@ impl<'a> TreeCopier<'a> {
             self.base.join(&entry.path)
         };
         let fail = |source: io::Error| CopyError::io(&whole, source);
-        self.writer.clear(self.current(), name, &whole)?;
+        let writer = self.writer;
         if let Some(first) = entry.shared.and_then(|id| self.linked.get(&id)) {
             // Every folder on the way was made or checked above, so no link is followed here.
-            return rustix::fs::linkat(&self.top, first, self.current(), name, AtFlags::empty())
-                .map_err(|e| fail(e.into()));
+            let link = || rustix::fs::linkat(&self.top, first, self.current(), name, AtFlags::empty());
+            return writer.replace(self.current(), name, &whole, || Ok(link()?));
         }
         let owner = self.writer.owner.unwrap_or(entry.owner);
         let mode = Mode::from_raw_mode(self.writer.mode.unwrap_or(entry.mode));
         match &entry.kind {
             EntryKind::Directory => return Ok(()),
             EntryKind::File(_) => {
-                let file = create_file(self.current(), name).map_err(fail)?;
+                let file =
+                    writer.replace(self.current(), name, &whole, || create_file(self.current(), name))?;
                 self.contents(entry, &file, &whole)?;
                 set_owner(self.current(), name, owner).map_err(fail)?;
                 // After the owner, whose change takes the set-id bits away.
@@ -294,15 +313,17 @@ impl<'a> TreeCopier<'a> {
                 rustix::fs::futimens(&file, &times(entry)).map_err(|e| fail(e.into()))?;
             }
             other => {
-                match other {
-                    EntryKind::Symlink(target) => rustix::fs::symlinkat(target, self.current(), name),
-                    EntryKind::Device { character, number } => {
-                        let kind = if *character { FileType::CharacterDevice } else { FileType::BlockDevice };
-                        rustix::fs::mknodat(self.current(), name, kind, mode, *number)
-                    }
-                    _ => rustix::fs::mknodat(self.current(), name, FileType::Fifo, mode, 0),
-                }
-                .map_err(|e| fail(e.into()))?;
+                writer.replace(self.current(), name, &whole, || {
+                    Ok(match other {
+                        EntryKind::Symlink(target) => rustix::fs::symlinkat(target, self.current(), name),
+                        EntryKind::Device { character, number } => {
+                            let kind =
+                                if *character { FileType::CharacterDevice } else { FileType::BlockDevice };
+                            rustix::fs::mknodat(self.current(), name, kind, mode, *number)
+                        }
+                        _ => rustix::fs::mknodat(self.current(), name, FileType::Fifo, mode, 0),
+                    }?)
+                })?;
                 set_owner(self.current(), name, owner).map_err(fail)?;
                 if !matches!(other, EntryKind::Symlink(_)) {
                     rustix::fs::chmodat(self.current(), name, mode, AtFlags::empty())

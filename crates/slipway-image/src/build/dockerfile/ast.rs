@@ -246,7 +246,7 @@ pub enum MountKind {
         from: Option<String>,
         /// Path there; its root when absent.
         source: Option<String>,
-        /// Path inside, relative to WORKDIR.
+        /// Path inside, relative to WORKDIR; `.` when none was given.
         target: String,
         /// Whether writes are allowed (and discarded).
         writable: bool,

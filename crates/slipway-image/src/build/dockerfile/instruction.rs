@@ -159,7 +159,7 @@ impl<'t> Parser<'t> {
         if shown.len() < word.len() {
             shown.push('…');
         }
-        let shell_word = word.starts_with(['&', '|', '-', ';', '/', '.', '"', '\''])
+        let shell_word = word.starts_with(['&', '|', '-', ';', '/', '.'])
             || [
                 "pip", "pip3", "python", "python3", "apt-get", "apt", "cd", "mkdir", "rm", "echo", "curl",
                 "npm",

@@ -148,11 +148,9 @@ fn options(text: &str) -> Result<Options, Problem> {
 
 fn kind(options: Options) -> Result<MountKind, Problem> {
     let kind = options.kind.as_deref().unwrap_or("bind");
-    let target = |target: Option<String>| {
-        target
-            .filter(|target| !target.is_empty())
-            .ok_or_else(|| invalid(format!("a `{kind}` mount needs `target=`, the path inside")))
-    };
+    // Without a target a mount covers the working directory.
+    let target =
+        |target: Option<String>| target.filter(|target| !target.is_empty()).unwrap_or_else(|| ".".to_owned());
     let unexpected = |key: &str| Err(invalid(format!("`{key}` has no meaning for a `{kind}` mount")));
     if options.sharing.is_some() && kind != "cache" {
         return unexpected("sharing");
@@ -170,19 +168,19 @@ fn kind(options: Options) -> Result<MountKind, Problem> {
         "bind" => Ok(MountKind::Bind {
             from: options.from,
             source: options.source,
-            target: target(options.target)?,
+            target: target(options.target),
             writable: options.read_only == Some(false),
         }),
         "cache" => Ok(MountKind::Cache {
             id: options.id,
-            target: target(options.target)?,
+            target: target(options.target),
             from: options.from,
             source: options.source,
             sharing: options.sharing.unwrap_or_default(),
             read_only: options.read_only == Some(true),
             owner: options.owner,
         }),
-        "tmpfs" => Ok(MountKind::Tmpfs { target: target(options.target)?, size: options.size }),
+        "tmpfs" => Ok(MountKind::Tmpfs { target: target(options.target), size: options.size }),
         "secret" => {
             if options.from.is_some() {
                 return unexpected("from");

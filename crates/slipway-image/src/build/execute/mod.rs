@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use slipway_types::Reference;
 use slipway_types::build::BuildRequest;
+use slipway_types::image::Platform;
 
 use super::builder::{Events, Machine};
 use super::cache::{Made, StepKey};
@@ -25,7 +26,7 @@ use super::context::Context;
 use super::dockerfile::{Dockerfile, LineIndex};
 use super::error::{BuildError, Fault, StepErrorKind};
 use super::image_config::ImageConfig;
-use super::plan::{Globals, Plan, Platform};
+use super::plan::{Globals, Plan};
 use super::runner::CancelFlag;
 use crate::store::Staging;
 

@@ -241,6 +241,26 @@ impl CacheMounts {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Removes the folders that no step uses; bytes of the files in them.
+    pub(crate) fn clear(&self) -> io::Result<u64> {
+        // Held throughout, so that no step takes a folder that is about to go.
+        let users = self.lock();
+        let folders = match std::fs::read_dir(&self.folder) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = 0;
+        for folder in folders {
+            let folder = folder?;
+            if users.get(&*folder.file_name().to_string_lossy()).is_none_or(|&count| count == 0) {
+                bytes += size_of_tree(&folder.path())?;
+                std::fs::remove_dir_all(folder.path())?;
+            }
+        }
+        Ok(bytes)
+    }
+
     fn take(
         &self,
         id: &str,
@@ -285,6 +305,23 @@ impl CacheMounts {
         lent.ensure(owner).map_err(prepare(&lent.path))?;
         Ok(lent)
     }
+}
+
+fn size_of_tree(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else {
+                bytes += metadata.len();
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 impl Lent<'_> {
@@ -337,7 +374,9 @@ mod tests {
         std::fs::write(locked.path.join("kept"), "x").unwrap();
         cancel.cancel();
         assert!(matches!(take(Sharing::Shared), Err(StepErrorKind::Cancelled)));
+        assert_eq!(mounts.clear().unwrap(), 0);
         drop(locked);
         assert!(take(Sharing::Shared).unwrap().path.join("kept").exists());
+        assert_eq!(mounts.clear().unwrap(), 1);
     }
 }

@@ -6,13 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use slipway_types::image::Platform;
 use slipway_types::{Digest, Reference};
 
 use super::Build;
 use super::steps::Step;
 use crate::build::error::{Fault, StepErrorKind};
 use crate::build::image_config::ImageConfig;
-use crate::build::plan::Platform;
+use crate::build::plan::fits;
 use crate::build::root::Root;
 use crate::store::Staging;
 
@@ -107,7 +108,7 @@ impl Build<'_> {
             architecture: config.architecture.clone(),
             variant: config.variant.clone(),
         };
-        if !platform.accepts(&actual) {
+        if !fits(platform, &actual) {
             let (actual, wanted) = (actual.to_string(), platform.to_string());
             return Err(StepErrorKind::WrongPlatform { image, actual, wanted }.into());
         }

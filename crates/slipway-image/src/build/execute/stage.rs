@@ -10,7 +10,7 @@ use super::Build;
 use crate::build::dockerfile::{Instruction, InstructionKind, Word, parse_trigger};
 use crate::build::error::{BuildError, Fault, StepErrorKind};
 use crate::build::image_config::ImageConfig;
-use crate::build::plan::{Base, PlannedStage, StageArg, find_stage, from_texts, is_step, plan_stage};
+use crate::build::plan::{Base, PlannedStage, StageArg, find_stage, fits, from_texts, is_step, plan_stage};
 use crate::build::words;
 
 /// What a stage is at a point.
@@ -168,7 +168,7 @@ impl<'a> Cursor<'a> {
             span: instruction.span,
             trigger: false,
         }));
-        let foreign = !build.parts.host.accepts(&planned.platform);
+        let foreign = !fits(build.parts.host, &planned.platform);
         let run = self.left.iter().find(|queued| matches!(queued.instruction.kind, InstructionKind::Run(_)));
         if let Some(run) = run.filter(|_| foreign) {
             let platform = planned.platform.to_string();

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Located, Platform};
+use slipway_types::image::Platform;
+
+use super::Located;
 use crate::build::dockerfile::{Arg, Dockerfile, InstructionKind};
 use crate::build::error::{Fault, StepErrorKind};
 use crate::build::words;

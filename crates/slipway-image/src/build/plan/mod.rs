@@ -4,6 +4,7 @@ mod args;
 mod platform;
 
 use slipway_types::build::Span;
+use slipway_types::image::Platform;
 use slipway_types::reference::Reference;
 
 use super::dockerfile::{Copy, Dockerfile, InstructionKind, MountKind, Run, Stage, Word};
@@ -11,7 +12,7 @@ use super::error::{Fault, StepErrorKind};
 use super::words;
 
 pub(crate) use args::{Globals, StageArg, declared_args, is_predefined};
-pub(crate) use platform::Platform;
+pub(crate) use platform::{fits, parse_platform};
 
 /// What a stage begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +152,7 @@ pub(crate) fn plan_stage(
             if text.is_empty() {
                 host.clone()
             } else {
-                let parsed = Platform::parse(&text);
+                let parsed = parse_platform(&text);
                 parsed.ok_or_else(|| Fault::from(StepErrorKind::Platform(text)).at(word.span))?
             }
         }
@@ -190,7 +191,7 @@ mod tests {
         let dockerfile = parse(text).dockerfile;
         let args: BTreeMap<String, String> =
             args.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let host = Platform::parse("linux/amd64").unwrap();
+        let host = parse_platform("linux/amd64").unwrap();
         let globals = Globals::new(&dockerfile, &args, &host).map_err(|(fault, _)| fault.kind.to_string())?;
         let target = find_target(&dockerfile, target).ok_or("no such stage")?;
         plan(&dockerfile, &globals, &host, target).map_err(|(fault, _)| fault.kind.to_string())

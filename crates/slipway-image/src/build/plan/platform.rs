@@ -1,58 +1,22 @@
-//! Platforms as Docker writes them: `os/architecture[/variant]`.
+//! Platforms as `FROM --platform=` writes them: `os/architecture[/variant]`, or an architecture alone.
 
-use std::fmt;
+use slipway_types::image::Platform;
 
-/// A platform.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Platform {
-    pub(crate) os: String,
-    pub(crate) architecture: String,
-    pub(crate) variant: Option<String>,
+/// Reads a platform. Docker's other names of architectures are understood, and variants that every machine of a kind
+/// has are left out.
+pub(crate) fn parse_platform(text: &str) -> Option<Platform> {
+    let lower = text.to_ascii_lowercase();
+    let whole = if is_architecture(&lower) { format!("linux/{lower}") } else { lower };
+    let platform: Platform = whole.parse().ok()?;
+    let (architecture, variant) = normalise(&platform.architecture, platform.variant.as_deref());
+    Some(Platform { os: platform.os, architecture, variant })
 }
 
-impl Platform {
-    /// What this program runs on, in Go's names.
-    pub(crate) fn host() -> Self {
-        let (architecture, variant) = normalise(std::env::consts::ARCH, None);
-        Self { os: "linux".to_owned(), architecture, variant }
-    }
-
-    /// Reads `os/architecture[/variant]`, or an architecture alone, which means Linux.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let valid = |part: &&str| {
-            !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-        };
-        if !parts.iter().all(valid) {
-            return None;
-        }
-        let (os, architecture, variant) = match parts[..] {
-            [architecture] if is_architecture(architecture) => ("linux", architecture, None),
-            [os, architecture] => (os, architecture, None),
-            [os, architecture, variant] => (os, architecture, Some(variant)),
-            _ => return None,
-        };
-        let (architecture, variant) = normalise(&architecture.to_ascii_lowercase(), variant);
-        Some(Self { os: os.to_ascii_lowercase(), architecture, variant })
-    }
-
-    /// Whether an image for `image` is one for this platform. Images that do not say are.
-    pub(crate) fn accepts(&self, image: &Self) -> bool {
-        (image.os.is_empty() || image.os == self.os)
-            && (image.architecture.is_empty() || image.architecture == self.architecture)
-            && (self.variant.is_none() || image.variant.is_none() || image.variant == self.variant)
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
-            Some(variant) => write!(f, "/{variant}"),
-            None => Ok(()),
-        }
-    }
+/// Whether an image for `image` fits `wanted`. Images that do not say fit.
+pub(crate) fn fits(wanted: &Platform, image: &Platform) -> bool {
+    (image.os.is_empty() || image.os == wanted.os)
+        && (image.architecture.is_empty() || image.architecture == wanted.architecture)
+        && (wanted.variant.is_none() || image.variant.is_none() || image.variant == wanted.variant)
 }
 
 fn is_architecture(text: &str) -> bool {
@@ -90,13 +54,13 @@ mod tests {
             ("linux/arm/v7", "linux/arm/v7"),
             ("LINUX/AMD64", "linux/amd64"),
         ] {
-            assert_eq!(Platform::parse(text).unwrap().to_string(), shown);
+            assert_eq!(parse_platform(text).unwrap().to_string(), shown);
         }
         for bad in ["", "linux", "linux/", "a/b/c/d", "linux/amd 64"] {
-            assert!(Platform::parse(bad).is_none(), "{bad}");
+            assert!(parse_platform(bad).is_none(), "{bad}");
         }
-        let amd = Platform::parse("linux/amd64").unwrap();
-        assert!(amd.accepts(&Platform { os: String::new(), architecture: String::new(), variant: None }));
-        assert!(!amd.accepts(&Platform::parse("linux/arm64").unwrap()));
+        let amd = parse_platform("linux/amd64").unwrap();
+        assert!(fits(&amd, &Platform { os: String::new(), architecture: String::new(), variant: None }));
+        assert!(!fits(&amd, &parse_platform("linux/arm64").unwrap()));
     }
 }

@@ -39,7 +39,7 @@ fn the_cache_outlives_the_process() {
     let first = world.build(DOCKERFILE);
     let World { dir, store, runner, bases, builder } = world;
     drop((store, bases, builder));
-    let store = Store::open(&dir.path().join("store")).unwrap();
+    let store = Store::open(dir.path().join("store")).unwrap();
     let builder = Builder::new(store.clone(), runner, std::sync::Arc::new(LocalImages(store)));
     let request = slipway_types::build::BuildRequest {
         context: dir.path().join("context"),

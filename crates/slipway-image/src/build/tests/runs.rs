@@ -6,7 +6,7 @@ use slipway_types::ErrorCode;
 use slipway_types::build::BuildEvent;
 use slipway_types::container::{Mount, NetworkMode};
 
-use super::world::World;
+use super::world::{World, small_disk};
 use crate::build::{BuildError, StepErrorKind};
 
 #[test]
@@ -125,6 +125,23 @@ fn a_failed_run_tells_where_and_why() {
 
     // What failed is not in the cache.
     assert_eq!(world.fail("FROM scratch\nRUN pip install x\n").into_failure().exit_code, Some(127));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_no_damage() {
+    let (_disk, path) = small_disk(64 << 20);
+    let world = World::with_store(tempfile::tempdir().unwrap(), &path.join("store"));
+    world.file("small", "x").file("large", &"large ".repeat(16 << 20));
+    let before = world.build("FROM scratch\nCOPY small /\n");
+    let failure = world.fail("FROM scratch\nCOPY large /\n").into_failure();
+    assert_eq!(failure.error.code, ErrorCode::ResourceExhausted, "{failure:?}");
+    assert!(failure.error.hint.unwrap().contains("prune"));
+    assert_eq!(world.leftovers(), 0);
+    assert!(world.store.check(true).unwrap().is_empty());
+    let after = world.build("FROM scratch\nCOPY small /\n");
+    assert_eq!((after.counts().0, after.image()), (0, before.image()));
+    let more = world.build("FROM scratch\nCOPY small /other\n");
+    assert_eq!(world.files(&more.image()), ["/other x"]);
 }
 
 #[test]

@@ -34,6 +34,16 @@ pub(super) fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> io::Resu
     Ok(rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
+/// A file system in memory of `size` bytes, mounted nowhere; its path is valid while the descriptor is open.
+pub(super) fn small_disk(size: u64) -> (OwnedFd, PathBuf) {
+    let fs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    rustix::mount::fsconfig_set_string(&fs, "size", size.to_string()).unwrap();
+    rustix::mount::fsconfig_create(&fs).unwrap();
+    let fd = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    (fd, path)
+}
+
 /// Interprets the text of shell forms, one command a line (or between `&&`):
 /// `write PATH TEXT`, `mkdir PATH`, `rm PATH`, `echo TEXT`, `err TEXT`, `env NAME`, `need PATH`, `read PATH` (also in
 /// mounts), `pause MILLISECONDS`, `hang` (until cancelled), `full`, `oom`,
@@ -150,7 +160,7 @@ impl Interpreter<'_> {
                     return exit(1);
                 }
                 "need" => {}
-                "pip" | "python" => {
+                "pip" | "python" if rest.contains('.') => {
                     let file = rest.split_whitespace().find(|word| word.contains('.')).unwrap();
                     if !self.path(file).exists() {
                         let line = format!("{name}: [Errno 2] No such file or directory: '{file}'\n");
@@ -275,8 +285,13 @@ impl Built {
 impl World {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        Self::with_store(dir, &store)
+    }
+
+    pub(super) fn with_store(dir: tempfile::TempDir, store: &Path) -> Self {
         fs::create_dir(dir.path().join("context")).unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let store = Store::open(store).unwrap();
         let runner = Arc::new(ScriptedRunner::default());
         let bases = Arc::new(CountingBases { local: LocalImages(store.clone()), asked: AtomicUsize::new(0) });
         let builder = Builder::new(store.clone(), runner.clone(), bases.clone());

@@ -45,7 +45,7 @@ async fn brings_every_kind_of_layer_and_moves_nothing_twice() {
     }
     let stored = own.store.image(&image.id()).unwrap();
     assert_eq!(stored.raw_config, image.config);
-    assert_eq!(stored.names, [name.clone()]);
+    assert_eq!(stored.names, std::slice::from_ref(&name));
     assert_eq!(stored.manifests, [image.digest()]);
     assert_eq!(
         own.store.resolve(&format!("{}/team/app@{}", fake.host, image.digest())).unwrap(),

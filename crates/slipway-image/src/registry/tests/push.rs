@@ -99,7 +99,7 @@ async fn a_known_form_at_the_registry_needs_no_local_blob() {
         }
     }
     drop(own.store);
-    let again = Store::open(&own.dir.path().join("store")).unwrap();
+    let again = Store::open(own.dir.path().join("store")).unwrap();
     let name = fake.reference("app:2");
     let second = plain_client().push(&again, &id, &name, Compression::Gzip, silent()).await.unwrap();
     assert_eq!(second, first);

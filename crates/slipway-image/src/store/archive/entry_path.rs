@@ -75,7 +75,8 @@ mod tests {
     fn paths_are_cleaned_or_refused() {
         let long = vec![b'a'; 256];
         let deep = b"a/".repeat(256);
-        let table: &[(&[u8], Result<&[u8], Refusal>)] = &[
+        type Row<'a> = (&'a [u8], Result<&'a [u8], Refusal>);
+        let table: &[Row<'_>] = &[
             (b"a", Ok(b"a")),
             (b"./a//b/./c/", Ok(b"a/b/c")),
             (b"./", Ok(b"")),

@@ -9,7 +9,7 @@ use tar::{EntryType, Header};
 use super::entry_path::EntryPath;
 use super::error::{ArchiveError, Refusal};
 use super::pax::{Pax, Time};
-use super::{MAX_PATH, UnpackLimits};
+use super::{MAX_PATH, UnpackLimits, Xattrs};
 
 const BLOCK: usize = 512;
 /// Bytes of one extended header or long name. Go's reader has the same limit.
@@ -26,7 +26,7 @@ pub(super) struct Member {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mtime: Time,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
 }
 
 #[derive(Debug, PartialEq, Eq)]

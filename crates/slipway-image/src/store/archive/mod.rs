@@ -20,6 +20,9 @@ pub(super) use canonical::{WriteError, Written, write_tree};
 pub(super) use tree::{Overlay, Tree, is_opaque, scan};
 pub(super) use unpack::{Unpacked, unpack};
 
+/// Extended attributes: names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Prefix of a whiteout's name in an archive.
 const WHITEOUT: &[u8] = b".wh.";
 /// Name of the entry that hides everything which lower layers have in its directory.

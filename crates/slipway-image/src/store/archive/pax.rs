@@ -1,6 +1,6 @@
 //! Extended headers (POSIX.1-2017, `pax`, "Extended Header"): `LENGTH KEYWORD=VALUE\n`, LENGTH counting itself.
 
-use super::carries_xattr;
+use super::{Xattrs, carries_xattr};
 
 /// What one extended header says about the entry after it. `None`: nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) struct Pax {
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Time>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
     /// It describes a sparse file, in one of the forms of GNU tar.
     pub(super) sparse: bool,
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::error::{ArchiveError, Refusal};
 use super::root::{file_type, is_whiteout};
-use super::{MAX_DEPTH, MAX_NAME, MAX_PATH, OPAQUE, OPAQUE_XATTR, WHITEOUT, carries_xattr};
+use super::{MAX_DEPTH, MAX_NAME, MAX_PATH, OPAQUE, OPAQUE_XATTR, WHITEOUT, Xattrs, carries_xattr};
 
 /// What becomes of the attributes that overlayfs leaves in an upper directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) struct Node {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mtime: i64,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
     /// Device and inode, where more than one name may lead to it.
     pub(super) shared: Option<(u64, u64)>,
 }
@@ -179,12 +179,7 @@ impl Walk {
     }
 
     /// The attributes that layers carry, sorted by name.
-    fn xattrs(
-        &self,
-        dir: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ArchiveError> {
+    fn xattrs(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Xattrs, ArchiveError> {
         let read = || ArchiveError::write("read the attributes of", path);
         // The calls that take a descriptor need the file opened, those that take a path do not.
         let at = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
@@ -252,13 +247,7 @@ fn deletion(name: Vec<u8>) -> Node {
     }
 }
 
-fn node(
-    name: Vec<u8>,
-    kind: NodeKind,
-    stat: &Stat,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    shared: Option<(u64, u64)>,
-) -> Node {
+fn node(name: Vec<u8>, kind: NodeKind, stat: &Stat, xattrs: Xattrs, shared: Option<(u64, u64)>) -> Node {
     Node {
         name,
         // Every symbolic link has all bits on Linux.

@@ -47,7 +47,6 @@ fn requests() {
     assert_eq!(tensors(r#"{"inputs":3}"#, &scalar).0, [floats(&[], &[3.0])]);
 }
 
-
 #[test]
 fn specials_are_accepted() {
     let (tensors, _) = tensors(r#"{"instances":[[NaN,-Infinity]]}"#, &single());

@@ -92,7 +92,7 @@ async fn pull(State(app): State<Arc<App>>, Body(pull): Body<Pull>) -> Response {
     stream::respond(move |lines| {
         let progress = lines.clone();
         let on_event = Arc::new(move |event: TransferEvent| {
-            let _ = progress.send(&event);
+            progress.offer(&event);
         });
         let outcome = images::pull(&app, &pull.reference, pull.platform.as_deref(), on_event);
         let _ = lines.send(&outcome.unwrap_or_else(TransferEvent::Failed));
@@ -109,7 +109,7 @@ async fn push(State(app): State<Arc<App>>, Body(push): Body<Push>) -> Response {
     stream::respond(move |lines| {
         let progress = lines.clone();
         let on_event = Arc::new(move |event: TransferEvent| {
-            let _ = progress.send(&event);
+            progress.offer(&event);
         });
         let outcome = images::push(&app, &push.reference, push.compression.as_deref(), on_event);
         let _ = lines.send(&outcome.unwrap_or_else(TransferEvent::Failed));

@@ -78,7 +78,7 @@ async fn push(State(app): State<Arc<App>>, Body(asked): Body<Transfer>) -> Respo
     stream::respond(move |lines| {
         let progress = lines.clone();
         let on_event = Arc::new(move |event: TransferEvent| {
-            let _ = progress.send(&event);
+            progress.offer(&event);
         });
         let outcome = reference(asked.model.as_deref().unwrap_or(""))
             .and_then(|model| models::push(&app, &model, &asked.reference, on_event));
@@ -90,7 +90,7 @@ async fn pull(State(app): State<Arc<App>>, Body(asked): Body<Transfer>) -> Respo
     stream::respond(move |lines| {
         let progress = lines.clone();
         let on_event = Arc::new(move |event: TransferEvent| {
-            let _ = progress.send(&event);
+            progress.offer(&event);
         });
         let outcome = models::pull(&app, &asked.reference, asked.model.as_deref(), on_event);
         let _ = lines.send(&outcome.unwrap_or_else(TransferEvent::Failed));

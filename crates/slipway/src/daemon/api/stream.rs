@@ -20,14 +20,14 @@ impl Lines {
         self.0.blocking_send(Ok(encode(item))).map_err(|_| Gone)
     }
 
+    /// Sends an item that may be lost, from any thread: progress that a slow client has no use for.
+    pub fn offer(&self, item: &impl Serialize) {
+        let _ = self.0.try_send(Ok(encode(item)));
+    }
+
     /// Whether the client is gone.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
-    }
-
-    /// Waits until the client is gone.
-    pub async fn closed(&self) {
-        self.0.closed().await;
     }
 }
 
