@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use http::HeaderValue;
 use tokio::net::TcpStream;
 
 use crate::shared::{Shared, Worker};
@@ -37,6 +38,8 @@ pub(crate) enum Wait {
 pub(crate) struct Connection {
     pub worker: Arc<Worker>,
     pub client: IpAddr,
+    /// The client's address as text.
+    pub client_text: HeaderValue,
     /// Wakes the connection's task.
     pub task: AtomicWaker,
     /// Milliseconds of the gateway's clock, per [`Wait`].
@@ -53,6 +56,8 @@ impl Connection {
     pub(crate) fn new(worker: Arc<Worker>, client: IpAddr) -> Arc<Self> {
         let connection = Arc::new(Self {
             client,
+            client_text: HeaderValue::from_str(&client.to_string())
+                .unwrap_or(HeaderValue::from_static("unknown")),
             task: AtomicWaker::new(),
             deadlines: [const { AtomicU64::new(NEVER) }; 4],
             read: AtomicU64::new(0),

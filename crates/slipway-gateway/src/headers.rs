@@ -1,7 +1,5 @@
 //! Headers of requests and answers on their way through.
 
-use std::net::IpAddr;
-
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
@@ -16,6 +14,10 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers that concern one connection only, besides those that `Connection` names.
+const OF_ONE_CONNECTION: [HeaderName; 7] =
+    [TRANSFER_ENCODING, TE, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION];
 
 /// Longest request id that is taken from a client.
 const MAX_REQUEST_ID: usize = 128;
@@ -77,8 +79,13 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     sane.then_some(id)
 }
 
-/// Makes a client's headers those of the request to a replica.
-pub(crate) fn to_replica(headers: &mut HeaderMap, client: IpAddr, authority: Option<&str>, id: &HeaderValue) {
+/// Makes a client's headers those of the request to a replica. `client` is its address as text.
+pub(crate) fn to_replica(
+    headers: &mut HeaderMap,
+    client: &HeaderValue,
+    authority: Option<&str>,
+    id: &HeaderValue,
+) {
     strip(headers);
     headers.remove(EXPECT);
     if let Some(host) = authority.and_then(|host| HeaderValue::from_str(host).ok()) {
@@ -87,8 +94,8 @@ pub(crate) fn to_replica(headers: &mut HeaderMap, client: IpAddr, authority: Opt
     let host = headers.entry(HOST).or_insert(HeaderValue::from_static("localhost")).clone();
     headers.entry(X_FORWARDED_HOST).or_insert(host);
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-    append(headers, X_FORWARDED_FOR, &client.to_string());
-    append(headers, VIA, "1.1 slipway");
+    append(headers, X_FORWARDED_FOR, client.clone());
+    append(headers, VIA, HeaderValue::from_static("1.1 slipway"));
     headers.insert(X_REQUEST_ID, id.clone());
 }
 
@@ -115,25 +122,24 @@ fn strip(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [
-        TRANSFER_ENCODING,
-        TE,
-        UPGRADE,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-    ] {
-        headers.remove(name);
+    // Most messages have none of these, and to look through the names costs less than a search for each.
+    if headers.keys().any(|name| OF_ONE_CONNECTION.contains(name)) {
+        for name in &OF_ONE_CONNECTION {
+            headers.remove(name);
+        }
     }
 }
 
 /// Adds to a comma-separated list.
-fn append(headers: &mut HeaderMap, name: HeaderName, item: &str) {
+fn append(headers: &mut HeaderMap, name: HeaderName, item: HeaderValue) {
     let mut list: Vec<u8> = Vec::new();
     for value in headers.get_all(&name) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
+    }
+    if list.is_empty() {
+        headers.insert(name, item);
+        return;
     }
     list.extend_from_slice(item.as_bytes());
     if let Ok(value) = HeaderValue::from_bytes(&list) {
@@ -182,7 +188,12 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("authorization", "Bearer t"),
         ]);
-        to_replica(&mut headers, IpAddr::from([127, 0, 0, 1]), None, &HeaderValue::from_static("id-1"));
+        to_replica(
+            &mut headers,
+            &HeaderValue::from_static("127.0.0.1"),
+            None,
+            &HeaderValue::from_static("id-1"),
+        );
         assert_eq!(
             shown(&headers),
             [
@@ -203,7 +214,7 @@ mod tests {
         let mut headers = map(&[("host", "lie")]);
         to_replica(
             &mut headers,
-            IpAddr::from([1, 2, 3, 4]),
+            &HeaderValue::from_static("1.2.3.4"),
             Some("truth:80"),
             &HeaderValue::from_static("i"),
         );

@@ -49,7 +49,7 @@ pub(crate) async fn forward(
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let authority = authority.as_ref().map(http::uri::Authority::as_str);
-    headers::to_replica(&mut head.headers, connection.client, authority, &exchange.id);
+    headers::to_replica(&mut head.headers, &connection.client_text, authority, &exchange.id);
 
     let timeout = service.timeout;
     connection.begin(Wait::Answer, exchange.started(), timeout);

@@ -28,7 +28,7 @@ const DRAINING_FILE: &str = "draining";
 const READY_FILE: &str = "ready";
 /// Folder that the replica shares with this host, inside and below the container's folder.
 const RUN_INSIDE: &str = "/run/slipway";
-const RUN_FOLDER: &str = "run";
+const RUN_FOLDER: &str = "shared";
 const SOCKET: &str = "http.sock";
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 const DEFAULT_MAX_BODY: u64 = 32 << 20;

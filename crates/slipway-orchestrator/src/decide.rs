@@ -123,3 +123,33 @@ pub(crate) fn runs(state: ReplicaState) -> bool {
 fn count(replicas: &[&Live], which: impl Fn(&Live) -> bool) -> u32 {
     u32::try_from(replicas.iter().filter(|replica| which(replica)).count()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::revision;
+
+    #[test]
+    fn a_start_that_is_not_observed_yet_retires_nothing_that_serves() {
+        let ready = |n: u8| Live {
+            container: ContainerId::from_random([n; 12]),
+            revision: 1,
+            slot: u32::from(n),
+            ready: true,
+            available: true,
+            first_seen: Duration::ZERO,
+        };
+        let (target, stable) = (revision("s", 2, 2), revision("s", 1, 2));
+        let decided = decide(
+            &target,
+            Some(&stable),
+            &[ready(0), ready(1)],
+            |revision| u32::from(revision == 1),
+            &ServiceMemory::default(),
+            &Policy::default(),
+            Duration::ZERO,
+        );
+        assert_eq!(decided.retire, []);
+        assert_eq!((decided.start_target, decided.start_stable), (0, 0), "the surge is taken");
+    }
+}

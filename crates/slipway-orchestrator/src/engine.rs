@@ -18,7 +18,7 @@ use slipway_types::service::{ReplicaState, ServiceSpec};
 /// reconciler's simulation stays deterministic.
 ///
 /// Every call may be repeated: a daemon that was killed between a call and its record makes it again.
-/// The suite in [`crate::contract`] states this trait's meaning in tests.
+/// The suite in the module `contract` (feature `contract`) states this trait's meaning in tests.
 pub trait Engine: Send + Sync {
     /// Begins to start one replica and returns its id, by which [`Engine::list`] shows it from then on.
     ///

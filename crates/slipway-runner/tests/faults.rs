@@ -151,6 +151,32 @@ fn a_refused_row_does_not_fail_its_neighbours() {
 }
 
 #[test]
+fn a_worker_that_breaks_the_rules_is_replaced() {
+    let folder = prepare(MODEL, |_| {});
+    let frames = folder.path().join("python/slipway_worker/frames.py");
+    let honest = std::fs::read_to_string(&frames).unwrap();
+    let hostile = honest.clone()
+        + r#"
+def result(batch, nanos, count, descriptors, json_mode=False):
+    outside = pack_descriptor(10, (1,), 1 << 62, 4, "y") + pack_descriptor(8, (1,), 0, 8, "rows")
+    return _REPLY.pack(RESULT, 0, 2, 0, batch, nanos) + outside
+"#;
+    std::fs::write(&frames, hostile).unwrap();
+    let runner = Runner::spawn(folder, Command::new(env!("CARGO_BIN_EXE_slipway-runner")));
+    runner.wait_ready();
+    std::fs::write(&frames, honest).unwrap();
+    let reply = runner.predict(&[1]);
+    assert_eq!(reply.status, 500, "{}", reply.text());
+    let error = reply.json()["error"].as_str().unwrap().to_owned();
+    assert!(
+        error.starts_with("the worker sent 4 bytes at offset 4611686018427387904 are outside"),
+        "{error}"
+    );
+    runner.wait_ready();
+    assert_eq!(runner.predict(&[1]).status, 200);
+}
+
+#[test]
 fn a_model_that_does_not_load_says_why() {
     let runner = Runner::start("import nothing_of_this_name\n", |_| {});
     runner.wait("a reason", |r| r.get("/v2/health/ready").text().contains("nothing_of_this_name"));

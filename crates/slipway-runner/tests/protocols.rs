@@ -2,6 +2,8 @@
 
 mod harness;
 
+use std::io::Write;
+
 use harness::{MODEL, Runner};
 use serde_json::json;
 
@@ -150,6 +152,17 @@ fn refuses_what_it_cannot_serve_and_says_what_it_expects() {
         assert!(error.contains(message), "{method} {path} {body}: {error}");
     }
     assert!(runner.get(predict).headers.contains("allow: POST"));
+
+    // A client that sends all of a large body before it reads sees the reply as well.
+    let mut stream = runner.connect();
+    let body = vec![b' '; 8 << 20];
+    let head = format!(
+        "POST {predict} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body).unwrap();
+    assert_eq!(harness::read_reply(stream).status, 413);
 }
 
 #[test]

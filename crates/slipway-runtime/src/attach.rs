@@ -296,7 +296,11 @@ mod tests {
         };
         let started = StartedFrame { pid: 4, started_at: Timestamp::UNIX_EPOCH };
         let cases = [
-            (kind::STARTED, serde_json::to_vec(&started).unwrap(), Event::Started { pid: 4, started_at: started.started_at }),
+            (
+                kind::STARTED,
+                serde_json::to_vec(&started).unwrap(),
+                Event::Started { pid: 4, started_at: started.started_at },
+            ),
             (kind::STDOUT, b"a".to_vec(), Event::Stdout(b"a".to_vec())),
             (kind::STDERR, Vec::new(), Event::Stderr(Vec::new())),
             (kind::EXIT, serde_json::to_vec(&exit).unwrap(), Event::Exit(exit)),
@@ -314,7 +318,12 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_an_error() {
-        for bytes in [&encode(99, b"")[..], &[kind::STDOUT, 0, 0, 0, 255], &[kind::STDOUT, 4, 0, 0, 0, 1], &encode(kind::EXIT, b"{")] {
+        for bytes in [
+            &encode(99, b"")[..],
+            &[kind::STDOUT, 0, 0, 0, 255],
+            &[kind::STDOUT, 4, 0, 0, 0, 1],
+            &encode(kind::EXIT, b"{"),
+        ] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             (&theirs).write_all(bytes).unwrap();
             drop(theirs);

@@ -235,7 +235,7 @@ impl Process {
             return invalid("process", "an argument or variable holds a NUL byte".to_owned());
         }
         for pair in &self.env {
-            if !pair.find('=').is_some_and(|at| at > 0) {
+            if pair.find('=').is_none_or(|at| at == 0) {
                 return invalid("process.env", format!("`{pair}` is not KEY=value"));
             }
         }

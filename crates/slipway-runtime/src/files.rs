@@ -32,8 +32,7 @@ pub(crate) fn read_file_capped(file: File, max: u64) -> io::Result<Vec<u8>> {
 pub(crate) fn write_json(dir: &Path, name: &str, value: &impl Serialize, sync: bool) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
     let aside = dir.join(format!("{name}.new"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(&bytes)?;
     if sync {
         file.sync_data()?;

@@ -6,8 +6,8 @@
 mod read;
 mod write;
 
-pub use read::{LogError, LogNext, LogOptions, LogReader};
 pub(crate) use read::RecordReader;
+pub use read::{LogError, LogNext, LogOptions, LogReader};
 pub(crate) use write::LogWriter;
 
 /// The newest records.

@@ -190,11 +190,7 @@ fn make_stub(
         make_folder(&path)?;
     }
     path.push(last);
-    if place.folder {
-        make_folder(&path)
-    } else {
-        std::fs::File::create(&path).map(drop)
-    }
+    if place.folder { make_folder(&path) } else { std::fs::File::create(&path).map(drop) }
 }
 
 /// Another place may have made it already.
@@ -308,9 +304,16 @@ mod tests {
         let image = std::fs::metadata(root.join("etc")).unwrap();
         assert_eq!((etc.mode() & 0o7777, etc.uid(), etc.gid()), (0o750, 3, 4));
         assert_eq!((etc.mtime(), etc.mtime_nsec()), (image.mtime(), image.mtime_nsec()));
-        assert!(stubs.join("etc/hosts").is_file() && stubs.join("a/b/c").is_dir() && stubs.join("a/b/d").is_file());
+        assert!(
+            stubs.join("etc/hosts").is_file()
+                && stubs.join("a/b/c").is_dir()
+                && stubs.join("a/b/d").is_file()
+        );
         assert!(!stubs.join("proc").exists(), "the image has it");
-        assert!(stubs.join("dev").is_dir() && !stubs.join("dev/pts").exists(), "made in what is mounted on /dev");
+        assert!(
+            stubs.join("dev").is_dir() && !stubs.join("dev/pts").exists(),
+            "made in what is mounted on /dev"
+        );
     }
 
     #[test]

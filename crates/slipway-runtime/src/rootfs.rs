@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    UnmountFlags,
 };
 
 use crate::sys;
@@ -166,8 +167,7 @@ impl Overlay<'_> {
         };
         let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
         let lowers = self.lowers.iter().rev().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut options =
-            format!("lowerdir={}", lowers.iter().map(name).collect::<Vec<_>>().join(":"));
+        let mut options = format!("lowerdir={}", lowers.iter().map(name).collect::<Vec<_>>().join(":"));
         let mut kept = Vec::new();
         if let Some((upper, work)) = self.upper {
             let (upper, work) = (open(upper)?, open(work)?);
@@ -181,15 +181,15 @@ impl Overlay<'_> {
             options.push_str(",volatile");
         }
         let flags = if self.upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
-        let options =
-            CString::new(options).map_err(|_| self.refused(Errno::INVAL, String::new()))?;
+        let options = CString::new(options).map_err(|_| self.refused(Errno::INVAL, String::new()))?;
         rustix::mount::mount("slipway", target, "overlay", flags, options.as_c_str())
             .map_err(|errno| self.refused(errno, String::new()))
     }
 
     /// Mounts it in the mount namespace of a thread that ends at once; what keeps the mount is the descriptor.
     fn detached_by_thread(&self) -> Result<OwnedFd, OverlayError> {
-        let refused = |source| OverlayError::Mount { layers: self.lowers.len(), detail: String::new(), source };
+        let refused =
+            |source| OverlayError::Mount { layers: self.lowers.len(), detail: String::new(), source };
         let lowest = *self.lowers.first().ok_or(OverlayError::TooManyLayers(0))?;
         // Any folder does as the place: nobody else sees this namespace.
         let place = self.upper.map_or(lowest, |(upper, _)| upper);
@@ -212,8 +212,9 @@ impl Overlay<'_> {
         }
         let folders = self.upper.iter().flat_map(|(upper, work)| [*upper, *work]);
         for path in self.lowers.iter().copied().chain(folders) {
-            let found = std::fs::metadata(path)
-                .and_then(|found| if found.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) });
+            let found = std::fs::metadata(path).and_then(|found| {
+                if found.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+            });
             found.map_err(|source| OverlayError::Layer { path: path.to_owned(), source })?;
         }
         if let Some((_, work)) = self.upper {
@@ -285,7 +286,11 @@ mod tests {
         }
 
         fn overlay<'a>(&self, paths: &'a [PathBuf; 4]) -> Overlay<'a> {
-            Overlay { lowers: vec![&paths[0], &paths[1]], upper: Some((&paths[2], &paths[3])), volatile: true }
+            Overlay {
+                lowers: vec![&paths[0], &paths[1]],
+                upper: Some((&paths[2], &paths[3])),
+                volatile: true,
+            }
         }
 
         fn paths(&self) -> [PathBuf; 4] {

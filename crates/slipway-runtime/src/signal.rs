@@ -2,9 +2,9 @@
 
 /// Names of Linux's standard signals on x86, ARM and RISC-V, by number from 1.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 /// glibc's first and last real-time signals.
 const RTMIN: i32 = 34;
@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn every_spelling() {
-        let good = [("TERM", 15), ("sigterm", 15), ("SIGKILL", 9), ("9", 9), ("RTMIN", 34), ("SIGRTMIN+3", 37)];
+        let good =
+            [("TERM", 15), ("sigterm", 15), ("SIGKILL", 9), ("9", 9), ("RTMIN", 34), ("SIGRTMIN+3", 37)];
         for (text, number) in good {
             assert_eq!(parse_signal(text), Some(number), "{text}");
         }

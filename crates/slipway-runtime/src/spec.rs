@@ -85,7 +85,10 @@ impl Planned {
 ///
 /// # Errors
 /// Names a bind mount's source that does not exist.
-pub(crate) fn plan(config: &ContainerConfig, sources: &Sources) -> Result<Vec<Planned>, (PathBuf, io::Error)> {
+pub(crate) fn plan(
+    config: &ContainerConfig,
+    sources: &Sources,
+) -> Result<Vec<Planned>, (PathBuf, io::Error)> {
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let plain = noexec | MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -134,7 +137,12 @@ fn planned(mount: &Mount) -> Result<Planned, (PathBuf, io::Error)> {
     }
 }
 
-fn new(target: &str, kind: &'static str, attributes: MountAttrFlags, options: &[(&'static str, &str)]) -> Planned {
+fn new(
+    target: &str,
+    kind: &'static str,
+    attributes: MountAttrFlags,
+    options: &[(&'static str, &str)],
+) -> Planned {
     let options = options.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
     let place = MountPoint { path: target.into(), folder: true };
     Planned { place, what: What::New { kind, attributes, options } }
@@ -286,7 +294,8 @@ mod tests {
         assert_eq!(targets.iter().filter(|target| **target == "/dev/shm").count(), 1);
         assert_eq!(targets[targets.len() - 3..], ["/data", "/data/deep", "/dev/shm"]);
         assert!(matches!(plan[plan.len() - 2].what, What::Bind { read_only: true, .. }));
-        config.mounts = vec![Mount::Bind { source: "/no/such".into(), target: "/x".into(), read_only: false }];
+        config.mounts =
+            vec![Mount::Bind { source: "/no/such".into(), target: "/x".into(), read_only: false }];
         let (path, _) = super::plan(&config, &sources()).unwrap_err();
         assert_eq!(path, Path::new("/no/such"));
     }

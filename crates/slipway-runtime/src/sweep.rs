@@ -167,7 +167,8 @@ fn remove(leak: &Leak) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 }
 
 fn folders(root: &Path) -> Result<Vec<PathBuf>, SweepError> {
-    let entries = std::fs::read_dir(root).map_err(|source| SweepError::Read { path: root.to_owned(), source })?;
+    let entries =
+        std::fs::read_dir(root).map_err(|source| SweepError::Read { path: root.to_owned(), source })?;
     Ok(entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -200,7 +201,8 @@ fn check_folder(dir: &Path, leaks: &mut Vec<Leak>) {
 
 fn mounts(root: &Path) -> Result<Vec<Leak>, SweepError> {
     let path = Path::new("/proc/self/mountinfo");
-    let text = std::fs::read_to_string(path).map_err(|source| SweepError::Read { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| SweepError::Read { path: path.to_owned(), source })?;
     Ok(text
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
@@ -215,7 +217,8 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let code = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let code =
+            tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
         match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) => {
                 out.push(byte);
@@ -234,7 +237,9 @@ fn unescape(text: &str) -> String {
 fn shims(root: &Path) -> Vec<Leak> {
     let mut leaks = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if let Some(dir) = shim_folder(pid)
             && dir.starts_with(root)
             && !dir.exists()

@@ -29,12 +29,21 @@ pub(crate) fn fork() -> io::Result<Fork> {
 /// Closes every descriptor from 3 on: whatever the starter forgot to keep for itself. To be called before this process
 /// opens any.
 pub(crate) fn close_inherited() {
+    close_from(3);
+}
+
+/// Closes the standard streams too. For a process that will say nothing.
+pub(crate) fn close_all() {
+    close_from(0);
+}
+
+fn close_from(first: libc::c_int) {
     // SAFETY: nothing in this process owns a descriptor yet.
-    if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } == 0 {
+    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } == 0 {
         return;
     }
     // Before Linux 5.9.
-    for number in 3..1024 {
+    for number in first..1024 {
         // SAFETY: as above; numbers that are not open are refused.
         unsafe { libc::close(number) };
     }
@@ -76,7 +85,13 @@ pub(crate) fn reset_signals() {
 pub(crate) fn signal_pidfd(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open; a null siginfo means that of kill(2).
     let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            number,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
     check_long(result).map(drop)
 }
@@ -199,7 +214,8 @@ pub(crate) fn install_filter(program: &[Instruction]) -> io::Result<()> {
     // Without this flag, kernels before 5.16 slow every process that has a filter.
     for flags in [libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW, 0] {
         // SAFETY: the program has the kernel's layout and outlives the call, which copies it.
-        let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &filter) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &filter) };
         match check_long(result) {
             Err(error) if flags != 0 && error.raw_os_error() == Some(libc::EINVAL) => {}
             other => return other.map(drop),
@@ -258,7 +274,8 @@ pub(crate) fn attach_device_program(cgroup: &impl AsFd, program: &[u64]) -> io::
         flags: BPF_F_ALLOW_MULTI,
     };
     // SAFETY: as above; both descriptors are open.
-    check_long(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &attach, size_of::<Attach>()) }).map(drop)
+    check_long(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &attach, size_of::<Attach>()) })
+        .map(drop)
 }
 
 /// Whether a descriptor that was opened before a clone is ready for reading, at once: a pidfd is when its process died.

@@ -139,8 +139,7 @@ mod tests {
 
     use super::*;
 
-    const PASSWD: &str =
-        "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:1000:1000:Ann,,,:/home/ann:/bin/sh\n4:x:77:78::/odd:\nnobody:x:65534:65534\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:1000:1000:Ann,,,:/home/ann:/bin/sh\n4:x:77:78::/odd:\nnobody:x:65534:65534\n";
     const GROUP: &str = "root:x:0:\nann:x:1000:\nvideo:x:44:ann,bob\naudio:x:29:bob,ann\nempty:x:9:\n";
 
     #[test]

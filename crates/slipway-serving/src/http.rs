@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, RETRY_AFTER,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -21,6 +21,9 @@ use crate::protocol::{ProtocolError, tfs};
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// How much, and for how long, is read of a body that is too large.
+const DISCARD_BYTES: usize = 256 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -251,6 +254,9 @@ impl Frontend {
         let declared =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
         if declared.is_some_and(|len| len > limit) {
+            if !headers.contains_key(EXPECT) {
+                discard(&mut body).await;
+            }
             return Err(too_large());
         }
         let reserved = declared.unwrap_or(limit);
@@ -268,6 +274,7 @@ impl Frontend {
                 let Ok(data) = frame.into_data() else { continue };
                 len = len.saturating_add(data.len());
                 if len > limit {
+                    discard(&mut body).await;
                     return Err(too_large());
                 }
                 if first.is_empty() {
@@ -291,6 +298,22 @@ impl Frontend {
         };
         Ok(budgeted)
     }
+}
+
+/// Reads on for a while without keeping anything: a client that is still sending when the connection is closed may
+/// never see the reply.
+async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
+    let read = async {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it came to an end or not, the reply is the same.
+    let _ = tokio::time::timeout(DISCARD_TIME, read).await;
 }
 
 /// A body, and its share of the memory for bodies.

@@ -114,6 +114,9 @@ pub struct ServiceStatus {
     pub restarts: u64,
     /// Where it answers.
     pub url: String,
+    /// Whether the gateway answers for it now; only told of one service.
+    #[serde(default)]
+    pub reachable: Option<bool>,
 }
 
 /// What `slipway-runner` reads from `/slipway/runner.json` inside a serving container.

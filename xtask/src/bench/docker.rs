@@ -9,6 +9,8 @@ use super::packages::DOCKER;
 use super::process::{Running, clean_up, find_program, kill_leftovers, run, wait_until};
 
 const QUICK: Duration = Duration::from_secs(60);
+/// What a daemon starts on the host.
+const PROGRAMS: [&str; 5] = ["dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-proxy"];
 
 /// A running daemon and its client.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl Drop for Docker {
             let _ = clean_up(self.command().args(["rm", "-f"]).args(ids.split_whitespace()), QUICK);
         }
         self.daemon.stop();
-        for line in kill_leftovers(&self.folder) {
+        for line in kill_leftovers(&self.folder, &PROGRAMS) {
             eprintln!("warning: dockerd left a process behind, which was killed: {line}");
         }
         remove_cgroups(&self.cgroup);

@@ -227,16 +227,21 @@ pub fn find_program(names: &[&str]) -> Option<PathBuf> {
     })
 }
 
-/// Kills processes that have a path in their arguments, and says which they were. For what a program that was stopped
-/// left behind; the path is a temporary folder of this benchmark, so nothing else names it.
-pub fn kill_leftovers(path: &Path) -> Vec<String> {
+/// Kills processes of these programs that have a path in their arguments, and says which they were. For what a program
+/// that was stopped left behind: the path is its state folder. Others may name that folder too, such as the shell that
+/// started the benchmark.
+pub fn kill_leftovers(path: &Path, programs: &[&str]) -> Vec<String> {
     let (needle, own) = (path.to_string_lossy().into_owned(), std::process::id());
     let mut killed = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(bytes) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&bytes).replace('\0', " ");
-        if id == own || !line.contains(&needle) {
+        let exe = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+        let name = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // A program that was replaced since is shown as `name (deleted)`.
+        let is_one = programs.contains(&name.trim_end_matches(" (deleted)"));
+        if id == own || !is_one || !line.contains(&needle) {
             continue;
         }
         if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw)
@@ -301,7 +306,13 @@ mod tests {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_until(None, "tail", GRACE, || !kill_leftovers(folder.path()).is_empty()).unwrap();
+        let kill = |program| kill_leftovers(folder.path(), &[program]);
+        let ready = || {
+            std::fs::read(format!("/proc/{}/cmdline", child.id())).is_ok_and(|line| line.starts_with(b"tail"))
+        };
+        wait_until(None, "tail", GRACE, ready).unwrap();
+        assert!(kill("another").is_empty());
+        assert_eq!(kill("tail").len(), 1);
         assert!(!child.wait().unwrap().success());
     }
 }

@@ -122,7 +122,7 @@ impl Drop for Slipway {
         self.daemon.stop();
         // The gateway ends by itself once no service is declared.
         std::thread::sleep(Duration::from_millis(300));
-        for line in kill_leftovers(&self.root) {
+        for line in kill_leftovers(&self.root, &["slipway", "slipway-runner"]) {
             eprintln!("warning: Slipway left a process behind, which was killed: {line}");
         }
     }

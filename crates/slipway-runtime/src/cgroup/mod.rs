@@ -180,31 +180,6 @@ impl Cgroup {
         }
     }
 
-    /// Makes the next moves of processes between cgroups quick, for a few milliseconds.
-    ///
-    /// The first such move after a pause waits for a grace period of the kernel's RCU, some milliseconds, and those right
-    /// after it do not. To be called by a process that can wait, while others do something else: it moves the caller to
-    /// where it is.
-    pub(crate) fn prime(&self) {
-        let point = match &self.hierarchy {
-            Hierarchy::V1(mounts) => mounts.iter().find(|mount| mount.controllers.iter().any(|c| c == "freezer")).map(|m| &m.point),
-            Hierarchy::V2(mount) => Some(mount),
-        };
-        let own = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
-        let path = own.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (fields.next()?, fields.next()?);
-            let wanted = match self.hierarchy {
-                Hierarchy::V1(_) => "freezer",
-                Hierarchy::V2(_) => "",
-            };
-            controllers.split(',').any(|controller| controller == wanted).then(|| path.trim_start_matches('/').to_owned())
-        });
-        if let (Some(point), Some(path)) = (point, path) {
-            let _ = write(&point.join(path).join("cgroup.procs"), "0");
-        }
-    }
-
     /// What it counts; zeros where a controller is missing.
     pub(crate) fn stats(&self) -> Result<Stats> {
         match &self.hierarchy {
@@ -261,6 +236,31 @@ impl Cgroup {
     }
 }
 
+/// Makes the next moves of processes between cgroups quick, for a few milliseconds.
+///
+/// The first such move after a pause waits for a grace period of the kernel's RCU (8 ms and more with a tick of 4 ms), and
+/// those right after it do not. To be called by a process that can wait, while others do something else: it moves the
+/// caller to where it is.
+pub(crate) fn prime() {
+    let Ok(hierarchy) = detect() else { return };
+    let (point, controller) = match &hierarchy {
+        Hierarchy::V1(mounts) => {
+            (mounts.first().map(|mount| &mount.point), mounts.first().and_then(|m| m.controllers.first()))
+        }
+        Hierarchy::V2(mount) => (Some(mount), None),
+    };
+    let own = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let path = own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let wanted = controller.map_or("", String::as_str);
+        controllers.split(',').any(|controller| controller == wanted).then(|| path.trim_start_matches('/'))
+    });
+    if let (Some(point), Some(path)) = (point, path) {
+        let _ = write(&point.join(path).join("cgroup.procs"), "0");
+    }
+}
+
 /// How a container sees its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum View {
@@ -288,7 +288,9 @@ pub(crate) fn list() -> Result<Vec<Found>> {
     for parent in parents {
         let entries = match std::fs::read_dir(&parent) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.map_err(|source| CgroupError::Io { action: "list", path: parent.clone(), source })?,
+            other => {
+                other.map_err(|source| CgroupError::Io { action: "list", path: parent.clone(), source })?
+            }
         };
         for entry in entries.flatten() {
             let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else { continue };
@@ -322,7 +324,6 @@ fn detect() -> Result<Hierarchy> {
     const CGROUP2: u64 = 0x6367_7270;
     let root = Path::new(ROOT);
     let found = rustix::fs::statfs(root).map_err(|errno| CgroupError::NotMounted(errno.into()))?;
-    #[expect(clippy::unnecessary_cast, reason = "the type differs between architectures")]
     if found.f_type as u64 == CGROUP2 {
         return Ok(Hierarchy::V2(root.to_owned()));
     }
@@ -370,7 +371,9 @@ fn processes(folder: &Path) -> Result<Vec<u32>> {
     match read(&path) {
         // A process of another pid namespace is 0.
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV) => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV) =>
+        {
             Ok(Vec::new())
         }
         Err(source) => Err(CgroupError::Io { action: "read", path, source }),
@@ -424,9 +427,9 @@ mod tests {
 
     impl Scratch {
         fn new(hierarchy: Hierarchy) -> Self {
-            let id = ContainerId::from_random(
-                std::array::from_fn(|at| (std::process::id() >> (at % 4 * 8)) as u8 ^ at as u8),
-            );
+            let id = ContainerId::from_random(std::array::from_fn(|at| {
+                (std::process::id() >> (at % 4 * 8)) as u8 ^ at as u8
+            }));
             let name = format!("test-{}-{:?}", id.short(), std::thread::current().id());
             Self(Cgroup { hierarchy, name: name.replace(['(', ')'], "") })
         }
@@ -454,7 +457,12 @@ mod tests {
         cgroup.create(Path::new("/some/container"), &Limits::default()).unwrap();
         let mut child = sleeper(cgroup);
         assert_eq!(cgroup.processes().unwrap(), [child.id()]);
-        assert!(cgroup.folders().iter().all(|folder| owner(folder).as_deref() == Some(Path::new("/some/container"))));
+        assert!(
+            cgroup
+                .folders()
+                .iter()
+                .all(|folder| owner(folder).as_deref() == Some(Path::new("/some/container")))
+        );
         // The parent must reap for the process to be gone.
         let reaper = std::thread::spawn(move || child.wait().unwrap());
         cgroup.destroy().unwrap();
@@ -468,11 +476,14 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a skip is said aloud")]
     fn life_of_a_cgroup_v2() {
         // The second hierarchy of a hybrid host.
         let unified = Path::new("/sys/fs/cgroup/unified");
         match detect().unwrap() {
-            Hierarchy::V1(_) if unified.join("cgroup.procs").exists() => life(Hierarchy::V2(unified.to_owned())),
+            Hierarchy::V1(_) if unified.join("cgroup.procs").exists() => {
+                life(Hierarchy::V2(unified.to_owned()))
+            }
             Hierarchy::V1(_) => eprintln!("skipped: no cgroup v2 on this host"),
             Hierarchy::V2(_) => {}
         }
@@ -480,7 +491,8 @@ mod tests {
 
     #[test]
     fn quotas() {
-        for (millis, quota) in [(1000, 100_000), (1500, 150_000), (1, 1_000), (0, 1_000), (64_000, 6_400_000)] {
+        for (millis, quota) in [(1000, 100_000), (1500, 150_000), (1, 1_000), (0, 1_000), (64_000, 6_400_000)]
+        {
             assert_eq!(cpu_quota(millis), quota);
         }
     }

@@ -4,11 +4,24 @@ use std::path::{Path, PathBuf};
 
 use slipway_types::container::Limits;
 
-use super::{CPU_PERIOD, CgroupError, PARENT, Result, Stats, cpu_quota, devices, keyed, make_folder, number, read, write};
+use super::{
+    CPU_PERIOD, CgroupError, PARENT, Result, Stats, cpu_quota, devices, keyed, make_folder, number, read,
+    write,
+};
 
 /// Controllers that libcontainer puts a process into, so those that a container has a folder in.
 const CONTROLLERS: [&str; 12] = [
-    "cpu", "cpuacct", "cpuset", "devices", "hugetlb", "memory", "pids", "perf_event", "blkio", "net_prio", "net_cls",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "memory",
+    "pids",
+    "perf_event",
+    "blkio",
+    "net_prio",
+    "net_cls",
     "freezer",
 ];
 /// The kernel shows "no limit" as the largest multiple of a page.
@@ -66,8 +79,11 @@ fn inherit_cpuset(from: &Path, to: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let (source, target) = (from.join(file), to.join(file));
         if read(&target).is_ok_and(|text| text.trim().is_empty()) {
-            let text = read(&source)
-                .map_err(|error| CgroupError::Io { action: "read", path: source, source: error })?;
+            let text = read(&source).map_err(|error| CgroupError::Io {
+                action: "read",
+                path: source,
+                source: error,
+            })?;
             write(&target, text.trim())?;
         }
     }
@@ -104,9 +120,11 @@ pub(super) fn limit_devices(mounts: &[Mount], name: &str) -> Result<()> {
 }
 
 pub(super) fn stats(mounts: &[Mount], name: &str) -> Stats {
-    let file = |controller: &str, file: &str| folder(mounts, controller, name).map(|folder| folder.join(file));
+    let file =
+        |controller: &str, file: &str| folder(mounts, controller, name).map(|folder| folder.join(file));
     let count = |controller, name| file(controller, name).and_then(|path| number(&path));
-    let text = |controller, name| file(controller, name).and_then(|path| read(&path).ok()).unwrap_or_default();
+    let text =
+        |controller, name| file(controller, name).and_then(|path| read(&path).ok()).unwrap_or_default();
     let (cpu, memory, oom) =
         (text("cpu", "cpu.stat"), text("memory", "memory.stat"), text("memory", "memory.oom_control"));
     Stats {

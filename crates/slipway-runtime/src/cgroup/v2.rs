@@ -4,7 +4,10 @@ use std::path::Path;
 
 use slipway_types::container::Limits;
 
-use super::{CPU_PERIOD, CgroupError, PARENT, Result, Stats, cpu_quota, devices, keyed, make_folder, number, read, write};
+use super::{
+    CPU_PERIOD, CgroupError, PARENT, Result, Stats, cpu_quota, devices, keyed, make_folder, number, read,
+    write,
+};
 use crate::sys;
 
 /// What limits and counts need.
@@ -15,7 +18,9 @@ pub(super) fn create(mount: &Path, name: &str) -> Result<()> {
     make_folder(&parent)?;
     for folder in [mount, &parent] {
         let available = read(&folder.join("cgroup.controllers")).unwrap_or_default();
-        for controller in CONTROLLERS.iter().filter(|known| available.split_whitespace().any(|c| c == **known)) {
+        for controller in
+            CONTROLLERS.iter().filter(|known| available.split_whitespace().any(|c| c == **known))
+        {
             // One that cannot be enabled is missed only by a limit that needs it, which then says so.
             let _ = write(&folder.join("cgroup.subtree_control"), &format!("+{controller}"));
         }
@@ -87,7 +92,10 @@ mod tests {
     fn limits_and_counts_by_files() {
         let dir = tempfile::tempdir().unwrap();
         let limits = Limits { memory: Some(1 << 20), cpu_millis: Some(500), pids: Some(9) };
-        assert!(matches!(limit(dir.path(), &limits), Err(CgroupError::NoController { controller: "memory" })));
+        assert!(matches!(
+            limit(dir.path(), &limits),
+            Err(CgroupError::NoController { controller: "memory" })
+        ));
         for name in ["memory.max", "memory.swap.max", "cpu.max", "pids.max"] {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
@@ -123,6 +131,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a skip is said aloud")]
     fn devices_are_limited_by_the_kernel() {
         let Some(mount) = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .map(Path::new)

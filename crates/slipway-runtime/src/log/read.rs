@@ -462,7 +462,9 @@ mod tests {
         log.write(OutputStream::Stdout, b"finished");
         log.finish();
         std::fs::write(dir.path().join(exit::EXIT_FILE), b"{}").unwrap();
-        assert!(matches!(reader.next_within(wait).unwrap(), LogNext::Line(line) if line.text == "unfinished"));
+        assert!(
+            matches!(reader.next_within(wait).unwrap(), LogNext::Line(line) if line.text == "unfinished")
+        );
         assert_eq!(reader.next_within(wait).unwrap(), LogNext::End);
     }
 }

@@ -228,8 +228,17 @@ mod tests {
         for name in ["read", "execve", "openat", "futex", "exit_group", "mmap", "ptrace", "chroot"] {
             assert_eq!(run(&program, arch, native(name), 0), ALLOW, "{name}");
         }
-        for name in ["mount", "unshare", "setns", "bpf", "keyctl", "reboot", "init_module", "io_uring_setup", "pivot_root"]
-        {
+        for name in [
+            "mount",
+            "unshare",
+            "setns",
+            "bpf",
+            "keyctl",
+            "reboot",
+            "init_module",
+            "io_uring_setup",
+            "pivot_root",
+        ] {
             assert_eq!(run(&program, arch, native(name), 0), ERRNO | EPERM, "{name}");
         }
         assert_eq!(run(&program, arch, native("clone3"), 0), ERRNO | ENOSYS);

@@ -143,7 +143,8 @@ impl Client {
                 Ok(None) | Err(_) => {
                     self.replay = None;
                     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-                        if let Some(rest) = log.map(|log| log.pending(stream)).filter(|rest| !rest.is_empty()) {
+                        if let Some(rest) = log.map(|log| log.pending(stream)).filter(|rest| !rest.is_empty())
+                        {
                             self.push(frame_of(stream), rest);
                         }
                     }
@@ -185,7 +186,9 @@ impl Client {
                 self.input.extend_from_slice(&chunk[..count]);
                 Ok(true)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(true)
+            }
             Err(error) => Err(error),
         }
     }
@@ -249,7 +252,11 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_refused() {
-        for bytes in [attach::encode(kind::STDOUT, b""), attach::encode(kind::SIGNAL, b"abc"), vec![1, 255, 255, 255, 255]] {
+        for bytes in [
+            attach::encode(kind::STDOUT, b""),
+            attach::encode(kind::SIGNAL, b"abc"),
+            vec![1, 255, 255, 255, 255],
+        ] {
             let (mut client, mut theirs) = pair();
             theirs.write_all(&bytes).unwrap();
             client.fill().unwrap();

@@ -63,7 +63,8 @@ pub(super) fn main(dir: &Path, id: &str, ready: Ready) -> u8 {
 fn begin(dir: &Path, id: &str, process_file: PathBuf) -> Result<(Tenant, Session), String> {
     let text = |what: &str, error: io::Error| format!("cannot {what}: {error}");
     let config = ContainerConfig::load(dir).map_err(|error| exit::chain(&error))?;
-    let bytes = files::read_capped(&dir.join(exec_file(id)), MAX_SPEC).map_err(|e| text("read the request", e))?;
+    let bytes =
+        files::read_capped(&dir.join(exec_file(id)), MAX_SPEC).map_err(|e| text("read the request", e))?;
     let spec: ExecSpec = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     let process = exec_process(&config, &spec);
     process.validate().map_err(|error| error.to_string())?;
@@ -160,7 +161,8 @@ impl Workload for Tenant {
             return Err(failure);
         }
         let pid = built.map_err(|error| Failure::from_error(&error))?;
-        let pid = Pid::from_raw(pid.as_raw()).ok_or_else(|| Failure::runtime("exec", "it made no process"))?;
+        let pid =
+            Pid::from_raw(pid.as_raw()).ok_or_else(|| Failure::runtime("exec", "it made no process"))?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .map_err(|errno| Failure::runtime("the process died at once", errno))?;
         self.pidfd = Some(pidfd);

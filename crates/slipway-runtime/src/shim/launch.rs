@@ -59,7 +59,10 @@ impl Launch {
             .map_err(|errno| fault(errno.into()))?;
         let program = args.first().cloned().unwrap_or_default();
         let c_strings = |list: &[String]| -> Result<Vec<CString>, Failure> {
-            list.iter().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>().map_err(|e| fault(e.into()))
+            list.iter()
+                .map(|text| CString::new(text.as_str()))
+                .collect::<Result<_, _>>()
+                .map_err(|e| fault(e.into()))
         };
         let launcher = Launcher {
             args: c_strings(args)?,
@@ -94,7 +97,9 @@ impl Launch {
             return failure(CODE_RUNTIME, format!("cannot install the system call filter: {error}"));
         }
         if stage == NO_INTERPRETER {
-            let text = format!("`{program}` exists in the container, but the interpreter or loader it names does not");
+            let text = format!(
+                "`{program}` exists in the container, but the interpreter or loader it names does not"
+            );
             return failure(CODE_NOT_FOUND, text);
         }
         match (error.raw_os_error(), &self.path) {

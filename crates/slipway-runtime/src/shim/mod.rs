@@ -138,6 +138,7 @@ fn seal(exe: &Path) -> io::Result<OwnedFd> {
 /// Reports a failure to start on standard error, to [`crate::Container::spawn_shim`]. After that it is silent.
 pub fn shim_main(args: Vec<OsString>) -> u8 {
     sys::close_inherited();
+    prime();
     let parts: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
     let text = |part: &OsStr| part.to_str().map(str::to_owned);
     match parts[..] {
@@ -147,6 +148,16 @@ pub fn shim_main(args: Vec<OsString>) -> u8 {
             None => refuse("the exec id is not UTF-8"),
         },
         _ => refuse("usage: shim run DIR | shim exec DIR ID"),
+    }
+}
+
+/// Has the kernel ready for moves between cgroups by the time that libcontainer makes some. A child waits for that, which
+/// init will own; it must not keep the starter's pipe open.
+fn prime() {
+    if let Ok(Fork::Child) = sys::fork() {
+        sys::close_all();
+        crate::cgroup::prime();
+        sys::end_now();
     }
 }
 

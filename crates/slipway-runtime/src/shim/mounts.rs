@@ -19,7 +19,10 @@ use crate::sys;
 pub(super) fn mount_all(root: BorrowedFd<'_>, plan: &[Planned]) -> Result<(), Failure> {
     for mount in plan.iter().filter(|mount| !mount.is_inner()) {
         mount_one(root, mount).map_err(|error| {
-            Failure::runtime(format_args!("cannot mount at {} in the container", mount.place.path.display()), error)
+            Failure::runtime(
+                format_args!("cannot mount at {} in the container", mount.place.path.display()),
+                error,
+            )
         })?;
     }
     Ok(())

@@ -23,8 +23,7 @@ use crate::mountpoints::{self, MountPoint};
 use crate::rootfs::{self, Overlay};
 use crate::spec::{self, Planned, Sources};
 use crate::user::{self, ResolvedUser};
-use crate::sys::{self, Fork};
-use crate::files;
+use crate::{files, sys};
 
 /// Size of the process's output pipes, in bytes; the kernel's default is 64 KiB.
 const PIPE_BYTES: usize = 256 << 10;
@@ -87,7 +86,12 @@ impl ChildStdio {
     }
 
     /// What init and exec tell libcontainer alike.
-    pub(super) fn builder(self, id: &str, dir: &Path, launcher: Launcher) -> Result<ContainerBuilder, Failure> {
+    pub(super) fn builder(
+        self,
+        id: &str,
+        dir: &Path,
+        launcher: Launcher,
+    ) -> Result<ContainerBuilder, Failure> {
         ContainerBuilder::new(id.to_owned(), SyscallType::default())
             .with_executor(launcher)
             .with_stdin(self.stdin)
@@ -121,7 +125,6 @@ pub(super) fn prepare(
     cgroup: &Cgroup,
     stdio: ChildStdio,
 ) -> Result<Prepared, Failure> {
-    prime(cgroup);
     isolate(config.network)?;
     cgroup.create(dir, &config.limits).map_err(|error| Failure::from_error(&error))?;
     let run = run_dir(dir);
@@ -132,14 +135,16 @@ pub(super) fn prepare(
     mounted.map_err(|error| Failure::runtime("cannot make a place for the container's files", error))?;
     let view = cgroup.view();
     let sources = Sources { cgroup: cgroup_source(&view, &run), etc: run.join("etc") };
-    write_etc(&sources.etc, config).map_err(|error| Failure::runtime("cannot write the files for /etc", error))?;
+    write_etc(&sources.etc, config)
+        .map_err(|error| Failure::runtime("cannot write the files for /etc", error))?;
     show_cgroup(&view, &sources.cgroup)
         .map_err(|error| Failure::runtime("cannot show the container its cgroup", error))?;
     let plan = spec::plan(config, &sources).map_err(|(path, error)| {
         Failure::runtime(format_args!("the bind mount's source {} cannot be used", path.display()), error)
     })?;
     let root = mount_root(dir, config, &plan)?;
-    let user = user::resolve(root.as_fd(), &config.process.user).map_err(|error| Failure::from_error(&error))?;
+    let user =
+        user::resolve(root.as_fd(), &config.process.user).map_err(|error| Failure::from_error(&error))?;
     make_cwd(root.as_fd(), config, &plan)?;
     mounts::mount_all(root.as_fd(), &plan)?;
     drop(root);
@@ -168,15 +173,6 @@ pub(super) fn prepare(
     Ok(Prepared { container, launch })
 }
 
-/// Has the kernel ready for moves between cgroups when libcontainer makes some: a child waits for that, so that the shim
-/// need not. It is reaped at the shim's end.
-fn prime(cgroup: &Cgroup) {
-    if let Ok(Fork::Child) = sys::fork() {
-        cgroup.prime();
-        sys::end_now();
-    }
-}
-
 /// Namespaces of the shim itself. Mounts made from here on are seen by it and the container only and vanish with them;
 /// those that go on the host go here too.
 fn isolate(network: NetworkMode) -> Result<(), Failure> {
@@ -197,7 +193,8 @@ fn isolate(network: NetworkMode) -> Result<(), Failure> {
 
 fn write_etc(etc: &Path, config: &ContainerConfig) -> io::Result<()> {
     let name = &config.hostname;
-    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
+    let hosts =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
     std::fs::create_dir(etc)?;
     std::fs::write(etc.join("hosts"), hosts)?;
     std::fs::write(etc.join("hostname"), format!("{name}\n"))?;
@@ -275,7 +272,11 @@ fn open_image(image: &Overlay<'_>, target: &Path) -> Result<OwnedFd, Failure> {
 }
 
 /// Makes the working directory, as Docker does, unless it is in something that will be mounted.
-fn make_cwd(root: std::os::fd::BorrowedFd<'_>, config: &ContainerConfig, plan: &[Planned]) -> Result<(), Failure> {
+fn make_cwd(
+    root: std::os::fd::BorrowedFd<'_>,
+    config: &ContainerConfig,
+    plan: &[Planned],
+) -> Result<(), Failure> {
     let cwd = &config.process.cwd;
     if plan.iter().any(|mount| crate::config::lexical(cwd).starts_with(&mount.place.path)) {
         return Ok(());

@@ -108,7 +108,12 @@ struct Init {
 }
 
 impl Init {
-    fn prepare(dir: &Path, config: &ContainerConfig, cgroup: &Cgroup, session: &mut Session) -> Result<Self, Failure> {
+    fn prepare(
+        dir: &Path,
+        config: &ContainerConfig,
+        cgroup: &Cgroup,
+        session: &mut Session,
+    ) -> Result<Self, Failure> {
         let (pipes, child) = prepare::stdio(config.interactive)?;
         let connected = session.connect(pipes);
         connected.map_err(|error| Failure::runtime("cannot use the pipes", error))?;
@@ -140,7 +145,8 @@ impl Workload for Init {
         let pid = self.pid.as_raw_nonzero().get() as u32;
         let started_at = Timestamp::now();
         let state = RunState { pid, start_ticks: exit::start_ticks(pid).unwrap_or(0), started_at };
-        exit::write_state(&self.dir, &state).map_err(|error| Failure::runtime("cannot write the state", error))?;
+        exit::write_state(&self.dir, &state)
+            .map_err(|error| Failure::runtime("cannot write the state", error))?;
         Ok(StartedFrame { pid, started_at })
     }
 
@@ -166,7 +172,11 @@ pub(super) fn reap(pidfd: &OwnedFd) -> u8 {
             Err(_) | Ok(None) => return CODE_RUNTIME,
             Ok(Some(status)) => {
                 let signal = status.terminating_signal().map(|number| 128 + number);
-                return status.exit_status().or(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX);
+                return status
+                    .exit_status()
+                    .or(signal)
+                    .and_then(|code| u8::try_from(code).ok())
+                    .unwrap_or(u8::MAX);
             }
         }
     }

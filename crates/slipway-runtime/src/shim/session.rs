@@ -128,7 +128,8 @@ impl Session {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
         self.stdin.fd = pipes.stdin;
-        self.sources = [(OutputStream::Stdout, Some(pipes.stdout)), (OutputStream::Stderr, Some(pipes.stderr))];
+        self.sources =
+            [(OutputStream::Stdout, Some(pipes.stdout)), (OutputStream::Stderr, Some(pipes.stderr))];
         Ok(())
     }
 
@@ -162,7 +163,8 @@ impl Session {
                 }
                 return Ended { code, error };
             }
-            let wait = if self.started.is_none() { give_up.saturating_duration_since(now) } else { LONGEST_POLL };
+            let wait =
+                if self.started.is_none() { give_up.saturating_duration_since(now) } else { LONGEST_POLL };
             let pidfd = if code.is_none() { process.pidfd() } else { None };
             let ready = self.poll(pidfd, code.is_none(), wait);
             for (watched, flags) in ready {
@@ -194,7 +196,12 @@ impl Session {
                     Err(reason) => self.clients[at].push(kind::ERROR, reason.as_bytes()),
                 }
             }
-            if self.tidy() && options.kill_on_detach && code.is_none() && self.started.is_some() && error.is_none() {
+            if self.tidy()
+                && options.kill_on_detach
+                && code.is_none()
+                && self.started.is_some()
+                && error.is_none()
+            {
                 error = left_alone().error;
                 let _ = process.signal(libc::SIGKILL);
             }
@@ -241,7 +248,12 @@ impl Session {
     }
 
     /// Waits for something to do. `running`: output and input of the process are wanted.
-    fn poll(&self, pidfd: Option<BorrowedFd<'_>>, running: bool, wait: Duration) -> Vec<(Watched, PollFlags)> {
+    fn poll(
+        &self,
+        pidfd: Option<BorrowedFd<'_>>,
+        running: bool,
+        wait: Duration,
+    ) -> Vec<(Watched, PollFlags)> {
         let congested = self.clients.iter().any(Client::congested);
         // What a client sends is not read while the process does not read: its own writes then block.
         let fed = self.stdin.buffer.len() < HIGH_WATER;
@@ -351,9 +363,12 @@ impl Session {
     }
 
     fn serve(&mut self, at: usize, flags: PollFlags) {
-        if flags.intersects(PollFlags::HUP | PollFlags::ERR) && !flags.contains(PollFlags::IN) {
-            self.gone(at);
-        } else if flags.contains(PollFlags::IN) && !matches!(self.clients[at].fill(), Ok(true)) {
+        let open = if flags.contains(PollFlags::IN) {
+            matches!(self.clients[at].fill(), Ok(true))
+        } else {
+            !flags.intersects(PollFlags::HUP | PollFlags::ERR)
+        };
+        if !open {
             self.gone(at);
         }
     }
@@ -367,7 +382,8 @@ impl Session {
                     Ok(None) => break,
                     Ok(Some(Request::Signal(number))) => signals.push((at, number)),
                     Ok(Some(Request::Attach { replay })) => {
-                        let reader = (replay && self.log.is_some()).then(|| RecordReader::at_start(&self.dir).ok());
+                        let reader =
+                            (replay && self.log.is_some()).then(|| RecordReader::at_start(&self.dir).ok());
                         self.clients[at].attach(reader.flatten());
                         self.ever_attached = true;
                     }

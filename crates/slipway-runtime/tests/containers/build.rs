@@ -10,7 +10,10 @@ use crate::fixture::Fixture;
 fn a_step_that_changes_nothing_leaves_nothing() {
     let fixture = Fixture::new();
     // An image with no mount points at all, so that every one must be made up.
-    for args in [&["true"][..], &["sh", "-c", "cat /etc/motd /etc/hosts; ls -R /proc/self /dev /sys/fs >/dev/null; exit 3"]] {
+    for args in [
+        &["true"][..],
+        &["sh", "-c", "cat /etc/motd /etc/hosts; ls -R /proc/self /dev /sys/fs >/dev/null; exit 3"],
+    ] {
         let mut config = fixture.config(args);
         config.mounts = vec![
             Mount::Tmpfs { target: "/var/cache/deep".into(), size: None },
@@ -38,7 +41,11 @@ fn a_change_is_that_change() {
         ["etc", "etc/motd", "etc/new", "etc/old", "etc/old/other", "home", "house", "house/ann"]
     );
     let found = std::fs::metadata(upper.join("etc")).unwrap();
-    assert_eq!((found.uid(), found.gid()), (12, 34), "as the image has it, not as the stand-in for /etc/hosts");
+    assert_eq!(
+        (found.uid(), found.gid()),
+        (12, 34),
+        "as the image has it, not as the stand-in for /etc/hosts"
+    );
     for gone in ["etc/motd", "home"] {
         let found = std::fs::symlink_metadata(upper.join(gone)).unwrap();
         assert!(found.file_type().is_char_device() && found.rdev() == 0, "{gone} is a whiteout");

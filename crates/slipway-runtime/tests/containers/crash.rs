@@ -35,7 +35,9 @@ fn a_killed_shim_is_recovered() {
 fn processes_that_lost_everyone_are_found() {
     let fixture = Fixture::new();
     let container = fixture.sleeper(|config| config.process.args[2] = "sleep 1000 & sleep 1000".to_owned());
-    container.exec(SHIM.as_ref(), "x", &ExecSpec { command: vec!["true".to_owned()], ..Default::default() }).unwrap();
+    container
+        .exec(SHIM.as_ref(), "x", &ExecSpec { command: vec!["true".to_owned()], ..Default::default() })
+        .unwrap();
     shims(&fixture.containers()).into_iter().for_each(kill);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -96,7 +98,12 @@ fn a_sweep_finds_and_removes_each_kind() {
     assert!(leaks.contains(&Leak::Folder { path: old.clone() }), "{leaks:?}");
     assert!(leaks.contains(&Leak::Mount { path: place.clone() }), "{leaks:?}");
     assert!(leaks.contains(&Leak::Shim { pid: shim, dir }), "{leaks:?}");
-    assert!(leaks.iter().any(|leak| matches!(leak, Leak::Cgroup { name: found, pids } if *found == name && !pids.is_empty())), "{leaks:?}");
+    assert!(
+        leaks.iter().any(
+            |leak| matches!(leak, Leak::Cgroup { name: found, pids } if *found == name && !pids.is_empty())
+        ),
+        "{leaks:?}"
+    );
     assert_eq!(leaks.len(), 4, "{leaks:?}");
     // Another instance's sweep leaves it all alone.
     let elsewhere = tempfile::tempdir().unwrap();

@@ -24,7 +24,8 @@ fn exit_codes() {
     assert!(missing.error.unwrap().contains("PATH (/bin)"));
     let denied = exec(&container, &["/etc/motd"]).exit;
     assert_eq!(denied.code, 126, "{denied:?}");
-    let user = exec_spec(&container, "u", &ExecSpec { user: Some("eve".to_owned()), ..spec(&["true"]) }, b"").exit;
+    let user =
+        exec_spec(&container, "u", &ExecSpec { user: Some("eve".to_owned()), ..spec(&["true"]) }, b"").exit;
     assert_eq!(user.code, 125, "{user:?}");
     container.stop(None, LONG).unwrap();
 }
@@ -33,12 +34,29 @@ fn exit_codes() {
 fn it_is_in_the_container() {
     let fixture = Fixture::new();
     let container = fixture.sleeper(|config| config.process.env.push("BASE=1".to_owned()));
-    let mine = exec(&container, &["sh", "-c", "for n in pid mnt uts ipc net cgroup; do readlink /proc/1/ns/$n; done"]).ok();
-    let own = exec(&container, &["sh", "-c", "for n in pid mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done"]).ok();
+    let mine = exec(
+        &container,
+        &["sh", "-c", "for n in pid mnt uts ipc net cgroup; do readlink /proc/1/ns/$n; done"],
+    )
+    .ok();
+    let own = exec(
+        &container,
+        &["sh", "-c", "for n in pid mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done"],
+    )
+    .ok();
     assert_eq!(mine, own);
-    assert_eq!(exec(&container, &["cat", "/proc/self/cgroup"]).ok(), exec(&container, &["cat", "/proc/1/cgroup"]).ok());
+    assert_eq!(
+        exec(&container, &["cat", "/proc/self/cgroup"]).ok(),
+        exec(&container, &["cat", "/proc/1/cgroup"]).ok()
+    );
     let status = exec(&container, &["cat", "/proc/self/status"]).ok();
-    for expected in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "SigIgn:\t0000000000000000"] {
+    for expected in [
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "CapEff:\t00000000a80425fb",
+        "CapBnd:\t00000000a80425fb",
+        "SigIgn:\t0000000000000000",
+    ] {
         assert!(status.contains(expected), "{expected} in {status}");
     }
     assert!(exec(&container, &["unshare", "-m", "true"]).err().contains("not permitted"));
@@ -96,14 +114,18 @@ fn it_ends_with_the_container() {
     // One that has not started joins nothing, whoever may have the number now.
     let outcome = crate::fixture::follow(&waiting, b"");
     assert_eq!(outcome.exit.code, 125, "{:?}", outcome.exit);
-    assert!(matches!(container.exec(SHIM.as_ref(), "late", &spec(&["true"])), Err(ContainerError::NotRunning { .. })));
+    assert!(matches!(
+        container.exec(SHIM.as_ref(), "late", &spec(&["true"])),
+        Err(ContainerError::NotRunning { .. })
+    ));
 }
 
 #[test]
 fn it_outlives_its_client() {
     let fixture = Fixture::new();
     let container = fixture.sleeper(|_| {});
-    let socket = container.exec(SHIM.as_ref(), "x", &spec(&["sh", "-c", "sleep 0.3; echo done > /tmp/done"])).unwrap();
+    let socket =
+        container.exec(SHIM.as_ref(), "x", &spec(&["sh", "-c", "sleep 0.3; echo done > /tmp/done"])).unwrap();
     let mut client = AttachClient::connect(&socket).unwrap();
     client.attach(false).unwrap();
     assert!(matches!(client.next_event().unwrap(), Some(Event::Started { .. })));
@@ -121,14 +143,20 @@ fn a_dead_shim_takes_it_along() {
     client.attach(false).unwrap();
     let Some(Event::Started { pid, .. }) = client.next_event().unwrap() else { panic!("not started") };
     let line = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let shim = crate::fixture::shims(&fixture.containers()).into_iter().find(|pid| line(*pid).contains("exec")).unwrap();
+    let shim = crate::fixture::shims(&fixture.containers())
+        .into_iter()
+        .find(|pid| line(*pid).contains("exec"))
+        .unwrap();
     crate::fixture::kill(shim);
     eventually("the process is gone", || !line(pid as i32).contains("4242"));
     assert_eq!(client.next_event().unwrap(), None);
     container.stop(None, LONG).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let leaks = slipway_runtime::check(&fixture.containers()).unwrap();
-    assert!(leaks.iter().all(|leak| matches!(leak, slipway_runtime::Leak::Socket { .. })) && !leaks.is_empty(), "{leaks:?}");
+    assert!(
+        leaks.iter().all(|leak| matches!(leak, slipway_runtime::Leak::Socket { .. })) && !leaks.is_empty(),
+        "{leaks:?}"
+    );
     assert!(slipway_runtime::prune(&leaks).is_empty());
 }
 

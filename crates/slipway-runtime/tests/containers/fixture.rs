@@ -89,7 +89,8 @@ impl Fixture {
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&std::process::id().to_le_bytes());
         bytes[4..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+        let nanos =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
         bytes[8..].copy_from_slice(&nanos.to_le_bytes());
         let id = ContainerId::from_random(bytes);
         let dir = self.containers().join(id.as_str());

@@ -24,7 +24,9 @@ fn capabilities_privileges_and_calls() {
     let mut config = fixture.config(&["cat", "/proc/self/status"]);
     config.process.user = "ann".to_owned();
     assert!(fixture.run_config(&config).1.ok().contains("CapEff:\t0000000000000000"));
-    for refused in ["unshare -m true", "unshare -U true", "mount -t tmpfs tmpfs /tmp", "umount /proc", "hostname other"] {
+    for refused in
+        ["unshare -m true", "unshare -U true", "mount -t tmpfs tmpfs /tmp", "umount /proc", "hostname other"]
+    {
         let outcome = fixture.sh(refused);
         assert_ne!(outcome.exit.code, 0, "{refused}");
         let words = outcome.err();
@@ -56,7 +58,8 @@ fn kernel_files_are_hidden_or_read_only() {
 fn devices_are_few() {
     let fixture = Fixture::new();
     let names = fixture.run(&["ls", "/dev"]).ok();
-    let expected = ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty"];
+    let expected =
+        ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty"];
     for name in expected {
         assert!(names.lines().any(|line| line == name), "{name} in {names}");
     }
@@ -64,7 +67,10 @@ fn devices_are_few() {
     // A node can be made, for archives, but not opened.
     let outcome = fixture.sh("mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem");
     assert!(outcome.err().contains("not permitted"), "{}", outcome.err());
-    assert_eq!(fixture.sh("head -c 4 /dev/zero | wc -c; echo x > /dev/null; head -c 2 /dev/urandom | wc -c").ok(), "4\n2");
+    assert_eq!(
+        fixture.sh("head -c 4 /dev/zero | wc -c; echo x > /dev/null; head -c 2 /dev/urandom | wc -c").ok(),
+        "4\n2"
+    );
     let mut config = fixture.config(&["sh", "-c", "stat -f -c %b /dev/shm; stat -f -c %s /dev/shm"]);
     config.shm_bytes = 8 << 20;
     let text = fixture.run_config(&config).1.ok();
@@ -81,7 +87,10 @@ fn its_own_processes_and_names() {
         let outside = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
         assert_ne!(inside, outside.to_str().unwrap(), "{kind}");
     }
-    assert!(fixture.run(&["cat", "/proc/self/cgroup"]).ok().lines().any(|line| line.ends_with(":/")), "its own root");
+    assert!(
+        fixture.run(&["cat", "/proc/self/cgroup"]).ok().lines().any(|line| line.ends_with(":/")),
+        "its own root"
+    );
     let mounts = fixture.run(&["cat", "/proc/self/mountinfo"]).ok();
     assert!(!mounts.contains("/dev/vda / "), "no way back to the host's root: {mounts}");
 }
@@ -106,7 +115,11 @@ fn network_none_is_loopback_only() {
 #[test]
 fn network_host_is_the_hosts() {
     let fixture = Fixture::new();
-    let mut config = fixture.config(&["sh", "-c", "readlink /proc/self/ns/net; cat /etc/hosts; (echo x >> /etc/hosts) 2>/dev/null || echo denied"]);
+    let mut config = fixture.config(&[
+        "sh",
+        "-c",
+        "readlink /proc/self/ns/net; cat /etc/hosts; (echo x >> /etc/hosts) 2>/dev/null || echo denied",
+    ]);
     config.network = NetworkMode::Host;
     let text = fixture.run_config(&config).1.ok();
     let outside = std::fs::read_link("/proc/self/ns/net").unwrap();
@@ -148,7 +161,8 @@ fn bind_mounts() {
         target: target.into(),
         read_only,
     };
-    config.mounts = vec![bind(&data, "/ro", true), bind(&data, "/rw", false), bind(&file, "/some/file", true)];
+    config.mounts =
+        vec![bind(&data, "/ro", true), bind(&data, "/rw", false), bind(&file, "/some/file", true)];
     let (container, outcome) = fixture.run_config(&config);
     assert_eq!(outcome.ok(), "known\nfile\ndenied\ninner\nknown\nnew");
     assert!(fixture.upper(&container).is_empty(), "{:?}", fixture.upper(&container));

@@ -34,7 +34,8 @@ fn a_process_that_eats_all_memory_is_told_apart() {
 #[test]
 fn too_many_processes() {
     let fixture = Fixture::new();
-    let mut config = fixture.config(&["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo all"]);
+    let mut config =
+        fixture.config(&["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo all"]);
     config.limits = limits(None, None, Some(6));
     let outcome = fixture.run_config(&config).1;
     assert!(outcome.err().contains("fork"), "{}", outcome.err());
@@ -45,9 +46,14 @@ fn too_many_processes() {
 fn limits_are_what_was_asked_for() {
     let fixture = Fixture::new();
     let container = fixture.sleeper(|config| config.limits = limits(Some(64 << 20), Some(1500), Some(50)));
-    let read = |v1: &str, v2: &str| exec(&container, &["sh", "-c", &format!("cat {v1} 2>/dev/null || cat {v2}")]).ok();
+    let read = |v1: &str, v2: &str| {
+        exec(&container, &["sh", "-c", &format!("cat {v1} 2>/dev/null || cat {v2}")]).ok()
+    };
     let group = "/sys/fs/cgroup";
-    assert_eq!(read(&format!("{group}/memory/memory.limit_in_bytes"), &format!("{group}/memory.max")), "67108864");
+    assert_eq!(
+        read(&format!("{group}/memory/memory.limit_in_bytes"), &format!("{group}/memory.max")),
+        "67108864"
+    );
     let cpu = read(&format!("{group}/cpu/cpu.cfs_quota_us"), &format!("{group}/cpu.max"));
     assert_eq!(cpu.split(' ').next().unwrap(), "150000");
     assert_eq!(read(&format!("{group}/pids/pids.max"), &format!("{group}/pids.max")), "50");
@@ -76,7 +82,8 @@ fn the_cgroup_goes_with_the_container() {
     let fixture = Fixture::new();
     let container = fixture.sleeper(|_| {});
     let id = container.config().id.to_string();
-    let roots: Vec<_> = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()).collect();
+    let roots: Vec<_> =
+        std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()).collect();
     let there = |id: &str| {
         roots.iter().map(|root| root.join("slipway").join(id)).filter(|folder| folder.exists()).count()
             + usize::from(Path::new("/sys/fs/cgroup/slipway").join(id).exists())

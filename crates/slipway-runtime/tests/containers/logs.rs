@@ -13,13 +13,21 @@ fn lines_of_both_streams() {
     let mut config = fixture.config(&["sh", "-c", "echo one; echo two >&2; printf 'no end'"]);
     config.log = true;
     let (container, _) = fixture.run_config(&config);
-    let mut lines: Vec<_> =
-        container.logs(LogOptions::default()).unwrap().map(|line| line.unwrap()).map(|line| (line.stream, line.text)).collect();
+    let mut lines: Vec<_> = container
+        .logs(LogOptions::default())
+        .unwrap()
+        .map(|line| line.unwrap())
+        .map(|line| (line.stream, line.text))
+        .collect();
     lines.sort_by_key(|(stream, _)| *stream == OutputStream::Stderr);
     let text = |text: &str| text.to_owned();
     assert_eq!(
         lines,
-        [(OutputStream::Stdout, text("one")), (OutputStream::Stdout, text("no end")), (OutputStream::Stderr, text("two"))]
+        [
+            (OutputStream::Stdout, text("one")),
+            (OutputStream::Stdout, text("no end")),
+            (OutputStream::Stderr, text("two"))
+        ]
     );
 }
 

@@ -121,7 +121,9 @@ fn nothing_of_the_shim_is_inherited() {
     // 3 is the folder that ls reads.
     assert_eq!(fixture.run(&["ls", "/proc/self/fd"]).ok(), "0\n1\n2\n3");
     let status = fixture.run(&["cat", "/proc/self/status"]).ok();
-    for expected in ["SigIgn:\t0000000000000000", "SigBlk:\t0000000000000000", "Groups:\t \n", "Pid:\t1\n", "PPid:\t0\n"] {
+    for expected in
+        ["SigIgn:\t0000000000000000", "SigBlk:\t0000000000000000", "Groups:\t \n", "Pid:\t1\n", "PPid:\t0\n"]
+    {
         assert!(format!("{status}\n").contains(expected), "{expected:?} in {status}");
     }
     assert_eq!(fixture.run(&["env"]).ok(), "PATH=/bin\nHOSTNAME=box\nHOME=/root");
@@ -131,7 +133,8 @@ fn nothing_of_the_shim_is_inherited() {
 #[test]
 fn a_life_as_files_tell_it() {
     let fixture = Fixture::new();
-    let mut config = fixture.config(&["sh", "-c", "trap 'exit 9' USR1; echo up; while :; do sleep 0.05; done"]);
+    let mut config =
+        fixture.config(&["sh", "-c", "trap 'exit 9' USR1; echo up; while :; do sleep 0.05; done"]);
     config.wait_for_attach = false;
     config.log = true;
     config.ephemeral = false;
@@ -142,18 +145,22 @@ fn a_life_as_files_tell_it() {
     assert_eq!(container.recover().unwrap(), None, "nothing was ever started");
     container.spawn_shim(SHIM.as_ref()).unwrap();
     let again = container.spawn_shim(SHIM.as_ref()).unwrap_err();
-    assert!(matches!(&again, ContainerError::Spawn { source, .. } if source.to_string().contains("another shim")), "{again:?}");
+    assert!(
+        matches!(&again, ContainerError::Spawn { source, .. } if source.to_string().contains("another shim")),
+        "{again:?}"
+    );
     let started = container.wait_started(LONG).unwrap();
     let seen = slipway_runtime::Container::open(&dir).unwrap().observe().unwrap();
     assert_eq!((seen.state, seen.shim_alive, seen.pid), (ContainerState::Running, true, Some(started.pid)));
     assert_eq!(seen.started_at, Some(started.started_at));
     assert!(matches!(container.recover(), Err(ContainerError::StillRunning { .. })));
     assert!(matches!(container.clone().remove(), Err(ContainerError::StillRunning { .. })));
-    assert!(matches!(container.wait_exit(Some(Duration::from_millis(20))), Err(ContainerError::Timeout { .. })));
+    assert!(matches!(
+        container.wait_exit(Some(Duration::from_millis(20))),
+        Err(ContainerError::Timeout { .. })
+    ));
     // The program's own log says that its trap is set.
-    crate::fixture::eventually("it is up", || {
-        container.logs(Default::default()).unwrap().next().is_some()
-    });
+    crate::fixture::eventually("it is up", || container.logs(Default::default()).unwrap().next().is_some());
     container.signal(10).unwrap();
     let exit = container.wait_exit(Some(LONG)).unwrap();
     assert_eq!((exit.code, exit.error.clone()), (9, None));
@@ -163,7 +170,10 @@ fn a_life_as_files_tell_it() {
     assert!(matches!(container.stats(), Err(ContainerError::NotRunning { .. })));
     crate::fixture::eventually("the shim ends", || !container.observe().unwrap().shim_alive);
     let again = container.spawn_shim(SHIM.as_ref()).unwrap_err();
-    assert!(matches!(&again, ContainerError::Spawn { source, .. } if source.to_string().contains("run once")), "{again:?}");
+    assert!(
+        matches!(&again, ContainerError::Spawn { source, .. } if source.to_string().contains("run once")),
+        "{again:?}"
+    );
     container.remove().unwrap();
     assert!(!dir.exists());
 }

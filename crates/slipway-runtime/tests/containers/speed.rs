@@ -9,6 +9,7 @@ use crate::fixture::{Fixture, SHIM, follow};
 
 #[test]
 #[ignore = "a measurement, not a test"]
+#[expect(clippy::print_stderr, reason = "the numbers are what it is for")]
 fn create_to_removed() {
     let fixture = Fixture::new();
     let (mut all, mut spawn, mut rest) = (Vec::new(), Vec::new(), Vec::new());

@@ -24,8 +24,8 @@ pub(super) async fn worker(shared: Arc<Shared>) {
                 let since = Instant::now();
                 shared.ready(signature);
                 let end = serve(&shared, worker).await;
-                shared.not_ready(end.as_ref().map(ToString::to_string));
                 if end.is_none() {
+                    shared.not_ready(None);
                     return;
                 }
                 since.elapsed()
@@ -53,6 +53,7 @@ async fn serve(shared: &Shared, mut worker: Worker) -> Option<WorkerError> {
             }
             batch = next_batch(shared) => batch,
             error = worker.idle() => {
+                shared.not_ready(Some(error.to_string()));
                 worker.kill().await;
                 return Some(error);
             }
@@ -94,7 +95,8 @@ async fn next_batch(shared: &Shared) -> Batch<Job> {
     }
 }
 
-/// Predicts one batch and answers its requests. Fails when the worker must be replaced.
+/// Predicts one batch and answers its requests. Fails when the worker must be replaced; it counts as not ready then,
+/// before anyone is told of the failure, so that a client that comes back does not meet it again.
 async fn run(shared: &Shared, worker: &mut Worker, batch: Batch<Job>) -> Result<(), WorkerError> {
     let now = shared.epoch.elapsed();
     let Batch { mut entries, .. } = batch;
@@ -117,23 +119,22 @@ async fn run(shared: &Shared, worker: &mut Worker, batch: Batch<Job>) -> Result<
                 match result {
                     Ok(outputs) => answer(vec![entry], outputs),
                     Err(error) => {
-                        let fatal = is_fatal(&error);
-                        refuse([entry], &error);
-                        if fatal {
-                            refuse(rest, &error);
+                        if is_fatal(&error) {
+                            shared.not_ready(Some(error.to_string()));
+                            refuse([entry].into_iter().chain(rest), &error);
                             return Err(error);
                         }
+                        refuse([entry], &error);
                     }
                 }
             }
         }
-        Err(error) => {
-            let fatal = is_fatal(&error);
+        Err(error) if is_fatal(&error) => {
+            shared.not_ready(Some(error.to_string()));
             refuse(entries, &error);
-            if fatal {
-                return Err(error);
-            }
+            return Err(error);
         }
+        Err(error) => refuse(entries, &error),
     }
     Ok(())
 }

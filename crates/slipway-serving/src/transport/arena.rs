@@ -27,7 +27,7 @@ impl Layout {
     ///
     /// An element of 8 bytes can take 2 bytes of JSON, so a body becomes at most four times its size.
     pub fn for_bodies(max_body: usize, max_rows: usize) -> Self {
-        // A merged batch is capped by these bytes, so it needs no room for `max_rows` of the largest bodies.
+        // Room to merge small requests; large ones are merged only as far as they fit.
         let slack = max_rows.saturating_mul(4096).min(64 << 20) + (1 << 20);
         let input = max_body.saturating_mul(4).saturating_add(slack).min(1 << 40).next_multiple_of(PAGE);
         Self { input, output: input.max(LEAST_OUTPUT) }

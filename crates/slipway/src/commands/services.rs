@@ -92,7 +92,8 @@ pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Resul
     loop {
         let service: ServiceStatus = client.get(&query::path("/v1/service", &[("name", name)]))?;
         let settled = service.replicas.iter().all(|replica| replica.revision == service.revision);
-        if ready(&service) >= service.spec.replicas as usize && settled {
+        let reachable = service.spec.replicas == 0 || service.reachable == Some(true);
+        if ready(&service) >= service.spec.replicas as usize && settled && reachable {
             return Ok(service);
         }
         let reason = service.replicas.iter().find_map(|r| r.reason.clone()).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Builds, as the API and `up` run them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use slipway_image::build::{BaseImages, BaseProgress, BuildOutcome, CancelFlag, ResolvedBase};
 use slipway_image::store::Store;
@@ -10,19 +12,46 @@ use slipway_types::{ApiError, ErrorCode, Reference};
 
 use super::{App, images};
 
-/// Builds; `on_event` says whether anyone still listens. The last event is `Finished` or `Failed`.
+/// How often a build looks whether anyone still listens.
+const LISTENER_POLL: Duration = Duration::from_millis(100);
+
+/// Builds; `on_event` and `is_gone` say whether anyone still listens. The last event is `Finished` or `Failed`.
 pub fn build(
     app: &App,
     request: &BuildRequest,
     on_event: &(dyn Fn(BuildEvent) -> bool + Sync),
+    is_gone: &(dyn Fn() -> bool + Sync),
 ) -> Result<BuildOutcome, BuildFailure> {
     let cancel = CancelFlag::new();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A step that says nothing would not notice that nobody listens any more.
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                if is_gone() || app.is_stopping() {
+                    cancel.cancel();
+                }
+                std::thread::sleep(LISTENER_POLL);
+            }
+        });
+        let outcome = build_until(app, request, on_event, &cancel);
+        done.store(true, Ordering::SeqCst);
+        outcome
+    })
+}
+
+fn build_until(
+    app: &App,
+    request: &BuildRequest,
+    on_event: &(dyn Fn(BuildEvent) -> bool + Sync),
+    cancel: &CancelFlag,
+) -> Result<BuildOutcome, BuildFailure> {
     let events = |event: BuildEvent| {
         if !on_event(event) {
             cancel.cancel();
         }
     };
-    let outcome = app.builder.build(request, &events, &cancel);
+    let outcome = app.builder.build(request, &events, cancel);
     match outcome {
         Ok(outcome) => {
             if let Some(event) = outcome.event() {

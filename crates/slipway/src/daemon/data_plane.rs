@@ -21,6 +21,8 @@ use super::state::ServiceRecord;
 pub const LOCK_FILE: &str = "lock";
 /// How often the containers' metrics are written.
 const METRICS_PERIOD: Duration = Duration::from_secs(2);
+/// How long the gateway may take to answer for a service.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// How long to wait before another try when the gateway does not stay up.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -95,9 +97,11 @@ impl DataPlane {
         if self.last_start.is_some_and(|at| at.elapsed() < RETRY) {
             return Ok(());
         }
-        if self.last_start.is_some() {
-            self.app.event("gateway", "gateway.restarted", &self.why());
-        }
+        let (kind, message) = match self.last_start {
+            None => ("gateway.started", format!("It listens on {}.", self.app.settings.values.gateway.listen)),
+            Some(_) => ("gateway.restarted", self.why()),
+        };
+        self.app.event("gateway", kind, &message);
         self.last_start = Some(Instant::now());
         let path = self.folder.join("gateway.log");
         let log = File::options().create(true).append(true).open(&path).map_err(|e| failed("open", &path, &e))?;
@@ -170,6 +174,21 @@ impl DataPlane {
         }
         text
     }
+}
+
+/// Whether the gateway answers for a service: it has a replica that takes requests.
+pub fn answers(app: &App, service: &str) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        use std::io::Read;
+        let address = app.settings.values.gateway.listen.parse().map_err(std::io::Error::other)?;
+        let mut stream = std::net::TcpStream::connect_timeout(&address, PROBE_LIMIT)?;
+        stream.set_read_timeout(Some(PROBE_LIMIT))?;
+        write!(stream, "GET /v2/models/{service}/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(4096).read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).split_ascii_whitespace().nth(1) == Some("200"))
+    };
+    ask().unwrap_or(false)
 }
 
 /// The process that holds the gateway's lock.

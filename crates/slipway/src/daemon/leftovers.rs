@@ -120,8 +120,12 @@ pub fn prune(app: &Arc<App>, scope: Scope) -> Result<Pruned, ApiError> {
     if report.cache_entries > 0 {
         note("build cache", &format!("{} steps", report.cache_entries));
     }
+    let mut bytes = report.bytes;
+    if scope.build_cache {
+        bytes += app.builder.clear_cache_mounts().map_err(|e| internal(&e))?;
+    }
     prune_models(app, &mut note)?;
-    Ok(Pruned { removed, bytes: report.bytes })
+    Ok(Pruned { removed, bytes })
 }
 
 /// Laid-out folders of models that the store no longer has.

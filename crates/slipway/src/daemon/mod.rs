@@ -24,6 +24,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use slipway_image::build::Builder;
@@ -44,6 +45,9 @@ pub use credentials::load as credentials;
 pub use data_plane::hold_lock as hold_gateway_lock;
 pub use images::store_error;
 pub use state::State;
+
+/// How long a new daemon waits for the one before it to end.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Everything that requests share.
 pub struct App {
@@ -152,7 +156,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
         tracing::error!("the reconciler panicked");
     }
     // Streams of clients that went silent must not keep the daemon up.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
 
@@ -227,9 +231,9 @@ async fn serve(app: Arc<App>) -> Result<(), Failure> {
 /// Returns a while after the daemon was asked to end, so that open streams cannot hold it.
 async fn linger(app: &App) {
     while !app.is_stopping() {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 fn start_log() {
@@ -256,7 +260,14 @@ fn lock(path: &PathBuf) -> Result<File, Failure> {
         .write(true)
         .open(path)
         .map_err(|e| failure::io("open", path, &e))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+    let began = Instant::now();
+    let mut locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    // One that ends has closed its socket before it lets go of the lock.
+    while locked.is_err() && began.elapsed() < LOCK_WAIT {
+        std::thread::sleep(Duration::from_millis(20));
+        locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    }
+    locked.map_err(|_| {
         Failure::from(ApiError::new(
             ErrorCode::Conflict,
             format!("another daemon runs with the state folder {}", path.parent().unwrap_or(path).display()),

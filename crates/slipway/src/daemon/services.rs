@@ -9,7 +9,7 @@ use slipway_types::service::{ReplicaStatus, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
 use super::state::ServiceRecord;
-use super::{App, images, models};
+use super::{App, data_plane, images, models};
 
 /// Kind of the pins that keep images and models of services in the store.
 const PIN: &str = "service";
@@ -142,7 +142,9 @@ pub fn find(app: &App, name: &str) -> Result<ServiceRecord, ApiError> {
 
 /// One service and its replicas as last seen.
 pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
-    Ok(status_of(app, &find(app, name)?))
+    let mut status = status_of(app, &find(app, name)?);
+    status.reachable = Some(data_plane::answers(app, name));
+    Ok(status)
 }
 
 /// Every service.
@@ -168,6 +170,7 @@ fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
             .collect(),
         restarts: record.restarts,
         url: url(app),
+        reachable: None,
     }
 }
 

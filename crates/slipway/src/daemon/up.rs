@@ -21,12 +21,14 @@ pub fn up(
     app: &Arc<App>,
     request: &UpRequest,
     send: &(dyn Fn(UpEvent) -> bool + Sync),
+    is_gone: &(dyn Fn() -> bool + Sync),
 ) -> Result<UpOutcome, ApiError> {
     let _claim = app.claim(&format!("project {}", request.train.project))?;
-    let built = builds::build(app, &request.build, &|event| {
-        // The failure is told once, as the end of `up`.
+    let on_event = |event| {
+        // The failure is told once, below.
         matches!(event, BuildEvent::Failed(_)) || send(UpEvent::Build(event))
-    });
+    };
+    let built = builds::build(app, &request.build, &on_event, is_gone);
     let built = built.map_err(|failure| {
         let error = failure.error.clone();
         send(UpEvent::Build(BuildEvent::Failed(failure)));
@@ -120,7 +122,8 @@ fn wait(
         let ready = current.clone().filter(|r| r.state == ReplicaState::Ready).count();
         let ready = u32::try_from(ready).unwrap_or(u32::MAX);
         let settled = status.replicas.iter().all(|r| r.revision == status.revision);
-        if ready >= wanted && settled {
+        let reachable = wanted == 0 || status.reachable == Some(true);
+        if ready >= wanted && settled && reachable {
             return Ok(ready);
         }
         let reason = current.filter_map(|r| r.reason.as_deref()).next().unwrap_or("");

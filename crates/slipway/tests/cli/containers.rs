@@ -16,8 +16,8 @@ fn run_has_dockers_exit_codes() {
     assert_eq!(s.run(&["run", "--rm", "box", "echo", "hello"]).ok(), "hello\n");
     for (command, code) in [
         (&["sh", "-c", "exit 7"][..], 7),
-        (&["sh", "-c", "sh -c 'kill -9 $$'"], 137),
-        (&["sh", "-c", "sh -c 'kill -TERM $$'"], 143),
+        (&["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
+        (&["sh", "-c", "sh -c 'kill -TERM $$'; exit $?"], 143),
         (&["/etc/passwd"], 126),
         (&["no-such-program"], 127),
     ] {

@@ -240,7 +240,7 @@ pub fn http(port: u16, method: &str, path: &str, body: &str) -> (u16, String) {
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/vnd.oci.image.manifest.v1+json, */*\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         )?;

@@ -92,6 +92,10 @@ impl Matcher {
     }
 
     fn simulate(&self, path: &str) -> bool {
+        // Most patterns fail at their first character, before anything is allocated.
+        if matches!(self.tokens.first(), Some(Token::Char(first)) if !path.starts_with(*first)) {
+            return false;
+        }
         let mut states = States::new(&self.tokens);
         for c in path.chars() {
             if c == '/' && states.accepts(&self.tokens) {

@@ -6,7 +6,7 @@ use slipway_types::ErrorCode;
 use slipway_types::build::BuildEvent;
 use slipway_types::container::{Mount, NetworkMode};
 
-use super::world::{World, small_disk};
+use super::world::{SmallDisk, World};
 use crate::build::{BuildError, StepErrorKind};
 
 #[test]
@@ -129,8 +129,8 @@ fn a_failed_run_tells_where_and_why() {
 
 #[test]
 fn a_full_disk_is_an_error_and_no_damage() {
-    let (_disk, path) = small_disk(64 << 20);
-    let world = World::with_store(tempfile::tempdir().unwrap(), &path.join("store"));
+    let disk = SmallDisk::new(64 << 20);
+    let world = World::with_store(tempfile::tempdir().unwrap(), &disk.path().join("store"));
     world.file("small", "x").file("large", &"large ".repeat(16 << 20));
     let before = world.build("FROM scratch\nCOPY small /\n");
     let failure = world.fail("FROM scratch\nCOPY large /\n").into_failure();
@@ -142,6 +142,7 @@ fn a_full_disk_is_an_error_and_no_damage() {
     assert_eq!((after.counts().0, after.image()), (0, before.image()));
     let more = world.build("FROM scratch\nCOPY small /other\n");
     assert_eq!(world.files(&more.image()), ["/other x"]);
+    drop(world);
 }
 
 #[test]

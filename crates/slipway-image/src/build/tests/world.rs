@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 use serde_json::Value;
 use slipway_types::build::{BuildEvent, BuildRequest, Diagnostic};
 use slipway_types::container::{Mount, OutputStream};
@@ -34,14 +34,30 @@ pub(super) fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> io::Resu
     Ok(rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
-/// A file system in memory of `size` bytes, mounted nowhere; its path is valid while the descriptor is open.
-pub(super) fn small_disk(size: u64) -> (OwnedFd, PathBuf) {
-    let fs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-    rustix::mount::fsconfig_set_string(&fs, "size", size.to_string()).unwrap();
-    rustix::mount::fsconfig_create(&fs).unwrap();
-    let fd = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
-    let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    (fd, path)
+/// A file system in memory of `size` bytes, unmounted on drop.
+pub(super) struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    pub(super) fn new(size: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        rustix::mount::fsconfig_set_string(&fs, "size", size.to_string()).unwrap();
+        rustix::mount::fsconfig_create(&fs).unwrap();
+        let fd = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&fd, "", rustix::fs::CWD, dir.path(), flags).unwrap();
+        Self(dir)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.path(), UnmountFlags::DETACH);
+    }
 }
 
 /// Interprets the text of shell forms, one command a line (or between `&&`):

@@ -208,11 +208,11 @@ fn pruning_beside_builds_takes_nothing_from_them() {
                 })
             })
             .collect();
-        for builder in builders {
-            builder.join().unwrap();
-        }
+        // Whatever became of them, the pruner must end.
+        let results: Vec<_> = builders.into_iter().map(|builder| builder.join()).collect();
         done.store(true, Ordering::Relaxed);
         pruner.join().unwrap();
+        results.into_iter().for_each(|result| result.unwrap());
     });
     test.assert_clean();
 }

@@ -18,6 +18,6 @@ pub fn routes() -> Router<Arc<App>> {
 async fn build(State(app): State<Arc<App>>, Body(request): Body<BuildRequest>) -> Response {
     stream::respond(move |lines| {
         // The outcome is the stream's last event; there is nobody else to tell.
-        let _ = builds::build(&app, &request, &|event| lines.send(&event).is_ok());
+        let _ = builds::build(&app, &request, &|event| lines.send(&event).is_ok(), &|| lines.is_closed());
     })
 }

@@ -17,7 +17,7 @@ pub fn routes() -> Router<Arc<App>> {
 
 async fn bring_up(State(app): State<Arc<App>>, Body(request): Body<UpRequest>) -> Response {
     stream::respond(move |lines| {
-        let outcome = up::up(&app, &request, &|event| lines.send(&event).is_ok());
+        let outcome = up::up(&app, &request, &|event| lines.send(&event).is_ok(), &|| lines.is_closed());
         let _ = lines.send(&outcome.map_or_else(UpEvent::Failed, UpEvent::Finished));
     })
 }
