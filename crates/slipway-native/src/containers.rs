@@ -70,7 +70,11 @@ impl Native {
     }
 
     /// What a container of this image would execute.
-    pub fn plan(&self, image: &Digest, spec: &ContainerSpec) -> Result<(StoredImage, LaunchPlan), NativeError> {
+    pub fn plan(
+        &self,
+        image: &Digest,
+        spec: &ContainerSpec,
+    ) -> Result<(StoredImage, LaunchPlan), NativeError> {
         let image = self.shared.store.image(image)?;
         let plan = plan_launch(&image.config, spec)?;
         Ok((image, plan))

@@ -83,7 +83,8 @@ impl ReplicaEngine {
         let model = self.models.join(revision.model.manifest.hex());
         if !model.is_dir() {
             folder(&self.models, 0o700).map_err(failed("lay out the model"))?;
-            model::materialize(store, &revision.model.manifest, &model).map_err(failed("lay out the model"))?;
+            model::materialize(store, &revision.model.manifest, &model)
+                .map_err(failed("lay out the model"))?;
         }
         let spec = ContainerSpec {
             image: revision.spec.image.clone(),
@@ -151,11 +152,7 @@ impl ReplicaEngine {
         // Whatever user the image has must be able to make the socket; nobody else gets past the folder above.
         std::fs::set_permissions(&run, Permissions::from_mode(0o777))
             .map_err(crate::error::io("open up", &run))?;
-        let meta = Meta {
-            service: spec.name.clone(),
-            revision: replica.revision.number,
-            slot: replica.slot,
-        };
+        let meta = Meta { service: spec.name.clone(), revision: replica.revision.number, slot: replica.slot };
         write_json(&dir.join(META_FILE), &meta)
     }
 
@@ -322,6 +319,8 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), NativeError> {
     write().map_err(crate::error::io("write", path))
 }
 
-fn failed<E: std::error::Error + Send + Sync + 'static>(operation: &'static str) -> impl FnOnce(E) -> EngineError {
+fn failed<E: std::error::Error + Send + Sync + 'static>(
+    operation: &'static str,
+) -> impl FnOnce(E) -> EngineError {
     move |source| EngineError::Failed { operation: operation.to_owned(), source: Box::new(source) }
 }

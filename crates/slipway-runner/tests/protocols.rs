@@ -228,6 +228,23 @@ fn batches_form_while_the_worker_is_busy() {
 }
 
 #[test]
+fn a_delay_that_was_asked_for_merges_requests_of_an_idle_worker() {
+    let runner =
+        Runner::ready(MODEL, |config| config["batch"] = json!({"max_size": 4, "max_delay_us": 1_500_000}));
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| runner.predict(&[1]));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(runner.predict(&[2]).json()["predictions"][0]["rows"], 2);
+        assert_eq!(first.join().unwrap().json()["predictions"][0]["rows"], 2);
+    });
+    assert!(started.elapsed().as_millis() >= 1500);
+    let started = std::time::Instant::now();
+    assert_eq!(runner.predict(&[1, 2, 3, 4]).json()["predictions"][0]["rows"], 4);
+    assert!(started.elapsed().as_millis() < 1500, "a full batch does not wait");
+}
+
+#[test]
 fn a_request_larger_than_a_batch_and_one_of_many_megabytes() {
     let runner = Runner::ready(MODEL, |config| config["max_body"] = 20_000_000.into());
     let reply = runner.predict(&[1; 100]);

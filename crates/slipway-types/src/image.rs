@@ -93,7 +93,9 @@ pub struct Platform {
 
 /// Why a text is no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a platform: expected `os/architecture` or `os/architecture/variant`, such as `linux/arm64`")]
+#[error(
+    "`{0}` is not a platform: expected `os/architecture` or `os/architecture/variant`, such as `linux/arm64`"
+)]
 pub struct InvalidPlatform(pub String);
 
 impl Platform {
@@ -119,7 +121,8 @@ impl std::str::FromStr for Platform {
         let parts: Vec<_> = text.split('/').collect();
         let valid = |p: &&str| {
             (1..=32).contains(&p.len())
-                && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+                && p.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
         };
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(valid) {
             return Err(InvalidPlatform(text.to_owned()));

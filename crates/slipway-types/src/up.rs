@@ -62,4 +62,3 @@ pub struct UpOutcome {
     /// Address of the gateway.
     pub url: String,
 }
-

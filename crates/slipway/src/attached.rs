@@ -39,8 +39,9 @@ pub fn connect(socket: &Path, interactive: bool) -> Result<ExitInfo, Failure> {
                 return Ok(info);
             }
             Some(Event::Error(reason)) => {
-                return Err(Failure::from(ApiError::new(ErrorCode::Failed, reason))
-                    .exiting(exit::CONTAINER_FAILED));
+                return Err(
+                    Failure::from(ApiError::new(ErrorCode::Failed, reason)).exiting(exit::CONTAINER_FAILED)
+                );
             }
             Some(Event::Started { .. } | Event::Done) => {}
             None => {
@@ -75,8 +76,10 @@ fn forward_stdin(sender: &std::sync::Mutex<AttachSender>, ended: &AtomicBool) {
 /// Passes INT, TERM, HUP, QUIT, USR1 and USR2 on, each through a connection of its own.
 fn forward_signals(socket: &Path) -> Result<(), Failure> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2])
-        .map_err(|e| Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot catch signals: {e}"))))?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(
+            |e| Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot catch signals: {e}"))),
+        )?;
     let socket = socket.to_owned();
     std::thread::spawn(move || {
         for signal in &mut signals {

@@ -156,9 +156,8 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|e| unreachable(&self.socket, &e.to_string()))?;
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|e| unreachable(&self.socket, &e.to_string()))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| unreachable(&self.socket, &e.to_string()))?;
@@ -222,7 +221,11 @@ async fn collect(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(body.map_err(|e| protocol(&format!("the daemon went away: {e}")))?.to_bytes())
 }
 
-fn json_request<B: Serialize>(method: Method, path: &str, body: Option<&B>) -> Result<Request<Body>, Failure> {
+fn json_request<B: Serialize>(
+    method: Method,
+    path: &str,
+    body: Option<&B>,
+) -> Result<Request<Body>, Failure> {
     let bytes = match body {
         Some(body) => serde_json::to_vec(body).map_err(|e| protocol(&e.to_string()))?,
         None => Vec::new(),

@@ -193,9 +193,16 @@ impl TransferProgress {
         let size = total.unwrap_or(*done);
         match &self.bar {
             Some(bar) => {
-                bar.set_message(format!("{} {word} {} of {}", digest.short(), human_bytes(*done), human_bytes(size)));
+                bar.set_message(format!(
+                    "{} {word} {} of {}",
+                    digest.short(),
+                    human_bytes(*done),
+                    human_bytes(size)
+                ));
                 if changed && matches!(state, BlobState::Done | BlobState::Exists) {
-                    bar.suspend(|| self.printer.note(format!("{} {word} {}", digest.short(), human_bytes(size))));
+                    bar.suspend(|| {
+                        self.printer.note(format!("{} {word} {}", digest.short(), human_bytes(size)))
+                    });
                 }
             }
             None if changed => self.printer.note(format!("{} {word} {}", digest.short(), human_bytes(size))),
@@ -244,7 +251,9 @@ mod tests {
             source,
             false,
         );
-        for part in ["Dockerfile:2:20", "requirements.txt is not in the image", "COPY requirements.txt ./", "─"] {
+        for part in
+            ["Dockerfile:2:20", "requirements.txt is not in the image", "COPY requirements.txt ./", "─"]
+        {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

@@ -37,7 +37,8 @@ impl LoadedProject {
             }
         })?;
         let project: Project = toml::from_str(&text).map_err(|e| toml_failure(&path, &text, &e))?;
-        let wrong = |key: &str, reason: String| Failure::usage(format!("{}: `{key}`: {reason}", path.display()));
+        let wrong =
+            |key: &str, reason: String| Failure::usage(format!("{}: `{key}`: {reason}", path.display()));
         if !valid_model_name(&project.name) {
             return Err(wrong("name", format!("`{}` cannot be used: {MODEL_NAME_RULE}", project.name)));
         }
@@ -126,7 +127,8 @@ pub fn limits(
 }
 
 fn parse_microseconds(text: &str) -> Result<u64, String> {
-    let fail = || format!("`{text}` is not a duration: expected a number and `us`, `ms` or `s`, such as `2ms`");
+    let fail =
+        || format!("`{text}` is not a duration: expected a number and `us`, `ms` or `s`, such as `2ms`");
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
     let (number, unit) = text.split_at(split);
     let factor = match unit.trim() {

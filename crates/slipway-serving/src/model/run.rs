@@ -1,5 +1,6 @@
 //! The task of one worker: start it, hand it batches, replace it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,7 @@ pub(super) async fn worker(shared: Arc<Shared>) {
             Ok((worker, signature)) => {
                 let since = Instant::now();
                 shared.ready(signature);
-                let end = serve(&shared, worker).await;
-                if end.is_none() {
+                if serve(&shared, worker).await == End::Stopped {
                     shared.not_ready(None);
                     return;
                 }
@@ -42,25 +42,34 @@ pub(super) async fn worker(shared: Arc<Shared>) {
     }
 }
 
-/// Hands batches to a worker until it must be replaced (why) or the model is stopped (`None`).
-async fn serve(shared: &Shared, mut worker: Worker) -> Option<WorkerError> {
+/// Why a worker is not served any more.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// The model is stopped.
+    Stopped,
+    /// It ended or misbehaved; the model's state says why.
+    Replace,
+}
+
+/// Hands batches to a worker as long as it can take them.
+async fn serve(shared: &Shared, mut worker: Worker) -> End {
     loop {
         let batch = tokio::select! {
             biased;
             () = shared.stop.cancelled() => {
                 worker.stop().await;
-                return None;
+                return End::Stopped;
             }
             batch = next_batch(shared) => batch,
             error = worker.idle() => {
                 shared.not_ready(Some(error.to_string()));
                 worker.kill().await;
-                return Some(error);
+                return End::Replace;
             }
         };
-        if let Err(error) = run(shared, &mut worker, batch).await {
+        if run(shared, &mut worker, batch).await.is_break() {
             worker.kill().await;
-            return Some(error);
+            return End::Replace;
         }
     }
 }
@@ -73,7 +82,7 @@ async fn next_batch(shared: &Shared) -> Batch<Job> {
             let mut queue = shared.queue();
             let take = queue.take(shared.epoch.elapsed(), &mut expired);
             shared.metrics.queue_rows.set(queue.rows() as i64);
-            if !queue.is_empty() {
+            if matches!(take, Take::Batch(_)) && !queue.is_empty() {
                 // For another worker that is idle.
                 shared.added.notify_one();
             }
@@ -95,9 +104,9 @@ async fn next_batch(shared: &Shared) -> Batch<Job> {
     }
 }
 
-/// Predicts one batch and answers its requests. Fails when the worker must be replaced; it counts as not ready then,
+/// Predicts one batch and answers its requests. Breaks when the worker must be replaced; it counts as not ready then,
 /// before anyone is told of the failure, so that a client that comes back does not meet it again.
-async fn run(shared: &Shared, worker: &mut Worker, batch: Batch<Job>) -> Result<(), WorkerError> {
+async fn run(shared: &Shared, worker: &mut Worker, batch: Batch<Job>) -> ControlFlow<()> {
     let now = shared.epoch.elapsed();
     let Batch { mut entries, .. } = batch;
     entries.retain(|entry| !entry.item.reply.is_closed());
@@ -105,7 +114,7 @@ async fn run(shared: &Shared, worker: &mut Worker, batch: Batch<Job>) -> Result<
         shared.metrics.queue_duration.observe(now.saturating_sub(entry.arrived).as_secs_f64());
     }
     if entries.is_empty() {
-        return Ok(());
+        return ControlFlow::Continue(());
     }
     match predict(shared, worker, &entries).await {
         Ok(outputs) => answer(entries, outputs),
@@ -122,7 +131,7 @@ async fn run(shared: &Shared, worker: &mut Worker, batch: Batch<Job>) -> Result<
                         if is_fatal(&error) {
                             shared.not_ready(Some(error.to_string()));
                             refuse([entry].into_iter().chain(rest), &error);
-                            return Err(error);
+                            return ControlFlow::Break(());
                         }
                         refuse([entry], &error);
                     }
@@ -132,11 +141,11 @@ async fn run(shared: &Shared, worker: &mut Worker, batch: Batch<Job>) -> Result<
         Err(error) if is_fatal(&error) => {
             shared.not_ready(Some(error.to_string()));
             refuse(entries, &error);
-            return Err(error);
+            return ControlFlow::Break(());
         }
         Err(error) => refuse(entries, &error),
     }
-    Ok(())
+    ControlFlow::Continue(())
 }
 
 async fn predict(

@@ -50,8 +50,10 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         }
     }
     // A name that cannot be used is found before a minute of work, not after it.
-    let reference: slipway_types::Reference =
-        debian.tag.parse().map_err(|e: slipway_types::reference::InvalidReference| Failure::usage(e.to_string()))?;
+    let reference: slipway_types::Reference = debian
+        .tag
+        .parse()
+        .map_err(|e: slipway_types::reference::InvalidReference| Failure::usage(e.to_string()))?;
     let tool = "mmdebstrap";
     let mut command = Command::new(tool);
     command

@@ -104,7 +104,8 @@ pub fn failure_of(failed: BuildFailure) -> Failure {
 
 /// The request that the flags mean, with absolute paths.
 fn request(args: Args) -> Result<BuildRequest, Failure> {
-    let context = args.path.canonicalize().map_err(|e| failure::io("open the build context", &args.path, &e))?;
+    let context =
+        args.path.canonicalize().map_err(|e| failure::io("open the build context", &args.path, &e))?;
     if !context.is_dir() {
         return Err(Failure::usage(format!("the build context {} is not a folder", args.path.display())));
     }

@@ -47,7 +47,11 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
             let began = std::time::Instant::now();
             while Client::connect_running(&context.settings)?.is_some() {
                 if began.elapsed().as_secs() > 30 {
-                    return Err(slipway_types::ApiError::new(ErrorCode::Unavailable, "the daemon does not end").into());
+                    return Err(slipway_types::ApiError::new(
+                        ErrorCode::Unavailable,
+                        "the daemon does not end",
+                    )
+                    .into());
                 }
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }

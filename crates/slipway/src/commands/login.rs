@@ -26,7 +26,9 @@ pub struct Args {
 pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let terminal = std::io::stdin().is_terminal();
     if !terminal && !args.password_stdin {
-        return Err(Failure::usage("standard input is no terminal: give the password with `--password-stdin`"));
+        return Err(Failure::usage(
+            "standard input is no terminal: give the password with `--password-stdin`",
+        ));
     }
     let username = match args.username {
         Some(username) => username,

@@ -40,8 +40,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let printer = context.printer;
     let client = context.client()?;
     client.stream(Method::GET, &query::path("/v1/logs", &pairs), Option::<&()>::None, |line: LogLine| {
-        let mut text =
-            if args.timestamps { format!("{} {}", line.time, line.text) } else { line.text };
+        let mut text = if args.timestamps { format!("{} {}", line.time, line.text) } else { line.text };
         text.push('\n');
         match line.stream {
             OutputStream::Stdout => printer.raw(text.as_bytes()),
@@ -59,6 +58,8 @@ pub fn since(text: &str) -> Result<jiff::Timestamp, Failure> {
     }
     let span: Result<jiff::SignedDuration, _> = text.parse();
     span.ok().and_then(|span| jiff::Timestamp::now().checked_sub(span).ok()).ok_or_else(|| {
-        Failure::usage(format!("--since `{text}`: expected a time such as `2026-01-31T12:00:00Z` or a span such as `10m`"))
+        Failure::usage(format!(
+            "--since `{text}`: expected a time such as `2026-01-31T12:00:00Z` or a span such as `10m`"
+        ))
     })
 }

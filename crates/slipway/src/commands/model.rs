@@ -131,13 +131,16 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         }
         Action::Rm { models } => {
             let client = context.client()?;
-            super::for_each(context, &models, |model| client.delete(&query::path("/v1/model", &[("model", model)])))
+            super::for_each(context, &models, |model| {
+                client.delete(&query::path("/v1/model", &[("model", model)]))
+            })
         }
     }
 }
 
 fn row(version: &ModelVersion) -> Vec<String> {
-    let metrics: Vec<String> = version.metrics.iter().map(|(key, value)| format!("{key}={value:.4}")).collect();
+    let metrics: Vec<String> =
+        version.metrics.iter().map(|(key, value)| format!("{key}={value:.4}")).collect();
     vec![
         format!("{}@{}", version.model, version.version),
         version.format.to_string(),

@@ -54,9 +54,11 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         .build()
         .map_err(|e| Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot start: {e}"))))?;
     let (status, answer) = runtime.block_on(post(address, &path, body)).map_err(|reason| {
-        let mut error = ApiError::new(ErrorCode::Unavailable, format!("no answer from the gateway at {address}"));
+        let mut error =
+            ApiError::new(ErrorCode::Unavailable, format!("no answer from the gateway at {address}"));
         error.causes.push(reason);
-        error.hint = Some("`slipway services` lists what is served; the gateway starts with the first service".into());
+        error.hint =
+            Some("`slipway services` lists what is served; the gateway starts with the first service".into());
         Failure { error: Some(error), exit_code: exit::UNREACHABLE }
     })?;
     let text = String::from_utf8_lossy(&answer);

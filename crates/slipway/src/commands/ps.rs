@@ -24,7 +24,8 @@ pub struct Args {
 /// Lists.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let all = if args.all { "true" } else { "false" };
-    let list: Vec<ContainerStatus> = context.client()?.get(&query::path("/v1/containers", &[("all", all)]))?;
+    let list: Vec<ContainerStatus> =
+        context.client()?.get(&query::path("/v1/containers", &[("all", all)]))?;
     let printer = context.printer;
     if args.quiet {
         list.iter().for_each(|c| printer.line(c.id.short()));

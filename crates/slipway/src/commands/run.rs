@@ -201,7 +201,8 @@ pub fn environment(pairs: Vec<String>) -> Result<Vec<String>, Failure> {
 }
 
 fn volume(text: &str) -> Result<Mount, Failure> {
-    let wrong = |reason: &str| Failure::usage(format!("--volume `{text}`: {reason}; expected SOURCE:TARGET[:ro]"));
+    let wrong =
+        |reason: &str| Failure::usage(format!("--volume `{text}`: {reason}; expected SOURCE:TARGET[:ro]"));
     let mut parts = text.split(':');
     let (source, target) = match (parts.next(), parts.next()) {
         (Some(source), Some(target)) if !source.is_empty() && !target.is_empty() => (source, target),
@@ -228,7 +229,8 @@ fn volume(text: &str) -> Result<Mount, Failure> {
 
 fn tmpfs(text: &str) -> Result<Mount, Failure> {
     let wrong = |reason: String| Failure::usage(format!("--tmpfs `{text}`: {reason}"));
-    let (target, option) = text.split_once(':').map_or((text, None), |(target, option)| (target, Some(option)));
+    let (target, option) =
+        text.split_once(':').map_or((text, None), |(target, option)| (target, Some(option)));
     if !target.starts_with('/') {
         return Err(wrong("the target is not absolute".to_owned()));
     }

@@ -82,9 +82,17 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
                 return Ok(0);
             }
             let cells = |row: &UsageRow| {
-                vec![row.kind.clone(), row.count.to_string(), human_bytes(row.bytes), human_bytes(row.reclaimable)]
+                vec![
+                    row.kind.clone(),
+                    row.count.to_string(),
+                    human_bytes(row.bytes),
+                    human_bytes(row.reclaimable),
+                ]
             };
-            printer.table(&["TYPE", "COUNT", "SIZE", "RECLAIMABLE"], &rows.iter().map(cells).collect::<Vec<_>>());
+            printer.table(
+                &["TYPE", "COUNT", "SIZE", "RECLAIMABLE"],
+                &rows.iter().map(cells).collect::<Vec<_>>(),
+            );
             Ok(0)
         }
         Action::Prune { all, build_cache, format } => {

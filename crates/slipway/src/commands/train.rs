@@ -91,15 +91,16 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
 /// What a project's training runs.
 pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
     let train = &loaded.project.train;
-    let data = match &train.data {
-        None => None,
-        Some(data) => {
-            let path = loaded.folder.join(data);
-            Some(path.canonicalize().map_err(|e| {
-                failure::io("open", &path, &e).hint("`train.data` in slipway.toml names it")
-            })?)
-        }
-    };
+    let data =
+        match &train.data {
+            None => None,
+            Some(data) => {
+                let path = loaded.folder.join(data);
+                Some(path.canonicalize().map_err(|e| {
+                    failure::io("open", &path, &e).hint("`train.data` in slipway.toml names it")
+                })?)
+            }
+        };
     Ok(RunSpec {
         project: loaded.project.name.clone(),
         image: loaded.image_name(),
@@ -128,8 +129,7 @@ pub fn show(printer: Printer, event: &RunEvent) {
 }
 
 fn finished(printer: Printer, status: &RunStatus) {
-    let seconds =
-        status.finished_at.map_or(0.0, |end| end.duration_since(status.started_at).as_secs_f64());
+    let seconds = status.finished_at.map_or(0.0, |end| end.duration_since(status.started_at).as_secs_f64());
     let memory = status.peak_memory.map(|m| format!(", peak memory {}", human_bytes(m))).unwrap_or_default();
     match (status.state, status.version) {
         (RunState::Succeeded, Some(version)) => printer.note(format!(
@@ -144,4 +144,3 @@ fn finished(printer: Printer, status: &RunStatus) {
         )),
     }
 }
-

@@ -40,8 +40,10 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let request = request(&loaded, &args)?;
     let printer = context.printer;
     let dockerfile = request.build.dockerfile.clone();
-    let source = std::fs::read_to_string(&dockerfile)
-        .map_err(|e| failure::io("read the Dockerfile", &dockerfile, &e).hint("`image.dockerfile` in slipway.toml names it"))?;
+    let source = std::fs::read_to_string(&dockerfile).map_err(|e| {
+        failure::io("read the Dockerfile", &dockerfile, &e)
+            .hint("`image.dockerfile` in slipway.toml names it")
+    })?;
     let mut progress = BuildProgress::new(printer, printer.is_terminal(), false, &dockerfile, source);
     let mut outcome: Result<UpOutcome, Failure> = Err(Failure::silent(exit::FAILED));
     let mut build_failure = None;

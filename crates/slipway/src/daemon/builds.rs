@@ -61,7 +61,10 @@ fn build_until(
                 app.event(
                     &format!("image/{}", outcome.tags.first().map_or("<none>", String::as_str)),
                     "image.built",
-                    &format!("{image} was built: {} steps executed, {} cached.", outcome.executed, outcome.cached),
+                    &format!(
+                        "{image} was built: {} steps executed, {} cached.",
+                        outcome.executed, outcome.cached
+                    ),
                 );
             }
             Ok(outcome)
@@ -97,9 +100,9 @@ impl BaseImages for Bases {
         if !pull && let Some(id) = self.store.resolve(&name).map_err(images::store_error)? {
             return Ok(ResolvedBase { id, pulled: false });
         }
-        let platform: Platform = platform
-            .parse()
-            .map_err(|e: slipway_types::image::InvalidPlatform| ApiError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+        let platform: Platform = platform.parse().map_err(|e: slipway_types::image::InvalidPlatform| {
+            ApiError::new(ErrorCode::InvalidArgument, e.to_string())
+        })?;
         let client = (self.client)()?;
         // The pull reports from other threads; its reports are passed on from this one.
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -107,8 +110,7 @@ impl BaseImages for Bases {
             let _ = sender.send(event);
         });
         let (store, wanted) = (self.store.clone(), reference.clone());
-        let task =
-            self.handle.spawn(async move { client.pull(&store, &wanted, &platform, on_event).await });
+        let task = self.handle.spawn(async move { client.pull(&store, &wanted, &platform, on_event).await });
         for event in receiver {
             if cancel.is_cancelled() {
                 task.abort();

@@ -84,22 +84,23 @@ fn watch(app: &Arc<App>, id: &ContainerId) {
     let (watcher, id) = (Arc::clone(app), id.clone());
     let Ok(container) = app.native.container(&id) else { return };
     let socket = container.socket();
-    let started = std::thread::Builder::new().name("auto-remove".into()).stack_size(256 << 10).spawn(move || {
-        if let Ok(mut client) = AttachClient::connect(&socket) {
-            while let Ok(Some(event)) = client.next_event() {
-                if matches!(event, Event::Exit(_)) {
-                    break;
+    let started =
+        std::thread::Builder::new().name("auto-remove".into()).stack_size(256 << 10).spawn(move || {
+            if let Ok(mut client) = AttachClient::connect(&socket) {
+                while let Ok(Some(event)) = client.next_event() {
+                    if matches!(event, Event::Exit(_)) {
+                        break;
+                    }
                 }
             }
-        }
-        // Whoever ran it in the foreground removes it as well: then there is nothing left to do.
-        match remove(&watcher, id.as_str(), true) {
-            Err(error) if error.code != ErrorCode::NotFound => {
-                tracing::warn!(%error, %id, "a container was not removed");
+            // Whoever ran it in the foreground removes it as well: then there is nothing left to do.
+            match remove(&watcher, id.as_str(), true) {
+                Err(error) if error.code != ErrorCode::NotFound => {
+                    tracing::warn!(%error, %id, "a container was not removed");
+                }
+                _ => {}
             }
-            _ => {}
-        }
-    });
+        });
     if let Err(error) = started {
         tracing::error!(%error, "cannot watch a container");
     }

@@ -37,8 +37,7 @@ pub fn set(root: &Path, registry: &str, credentials: Option<Credentials>) -> Res
     let aside = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let _ = std::fs::remove_file(&aside);
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
         file.write_all(&serde_json::to_vec(&all)?)?;
         file.sync_all()?;
         std::fs::rename(&aside, &path)?;

@@ -98,13 +98,16 @@ impl DataPlane {
             return Ok(());
         }
         let (kind, message) = match self.last_start {
-            None => ("gateway.started", format!("It listens on {}.", self.app.settings.values.gateway.listen)),
+            None => {
+                ("gateway.started", format!("It listens on {}.", self.app.settings.values.gateway.listen))
+            }
             Some(_) => ("gateway.restarted", self.why()),
         };
         self.app.event("gateway", kind, &message);
         self.last_start = Some(Instant::now());
         let path = self.folder.join("gateway.log");
-        let log = File::options().create(true).append(true).open(&path).map_err(|e| failed("open", &path, &e))?;
+        let log =
+            File::options().create(true).append(true).open(&path).map_err(|e| failed("open", &path, &e))?;
         let exe = self.app.native.exe();
         let child = Command::new(exe)
             .arg("--root")
@@ -183,7 +186,10 @@ pub fn answers(app: &App, service: &str) -> bool {
         let address = app.settings.values.gateway.listen.parse().map_err(std::io::Error::other)?;
         let mut stream = std::net::TcpStream::connect_timeout(&address, PROBE_LIMIT)?;
         stream.set_read_timeout(Some(PROBE_LIMIT))?;
-        write!(stream, "GET /v2/models/{service}/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET /v2/models/{service}/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n"
+        )?;
         let mut answer = Vec::new();
         stream.take(4096).read_to_end(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).split_ascii_whitespace().nth(1) == Some("200"))
@@ -212,10 +218,11 @@ pub fn hold_lock(folder: &Path) -> Result<File, ApiError> {
         .write(true)
         .open(&path)
         .map_err(|e| failed("open", &path, &e))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        ApiError::new(ErrorCode::Conflict, "another gateway runs with this state folder")
-    })?;
-    file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(|e| failed("write", &path, &e))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| ApiError::new(ErrorCode::Conflict, "another gateway runs with this state folder"))?;
+    file.set_len(0)
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .map_err(|e| failed("write", &path, &e))?;
     Ok(file)
 }
 

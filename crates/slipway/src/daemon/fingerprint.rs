@@ -35,8 +35,9 @@ struct Entry {
 impl Fingerprint {
     /// The fingerprint of a run; the contents are read only when the stats differ from those of `last`.
     pub fn of(spec: &RunSpec, image: &Digest, last: Option<&Self>) -> Result<Self, ApiError> {
-        let settings = serde_json::to_vec(&(image, &spec.command, &spec.env, &spec.format, &spec.entry, &spec.network))
-            .map_err(|e| ApiError::new(slipway_types::ErrorCode::Internal, e.to_string()))?;
+        let settings =
+            serde_json::to_vec(&(image, &spec.command, &spec.env, &spec.format, &spec.entry, &spec.network))
+                .map_err(|e| ApiError::new(slipway_types::ErrorCode::Internal, e.to_string()))?;
         let mut files = BTreeMap::new();
         list(&spec.workspace, "workspace", true, &mut files)?;
         if let Some(data) = &spec.data {
@@ -68,7 +69,12 @@ fn digest(hash: Sha256) -> Digest {
     Digest::from_sha256(hash.finalize().into())
 }
 
-fn list(folder: &Path, label: &str, project: bool, files: &mut BTreeMap<String, Entry>) -> Result<(), ApiError> {
+fn list(
+    folder: &Path,
+    label: &str,
+    project: bool,
+    files: &mut BTreeMap<String, Entry>,
+) -> Result<(), ApiError> {
     let ignore = match std::fs::read_to_string(folder.join(".dockerignore")) {
         Ok(text) if project => Ignore::parse(&text).unwrap_or_default(),
         _ => Ignore::default(),
@@ -159,7 +165,8 @@ mod tests {
         let file = dir.path().join("train.py");
         std::fs::write(&file, "one").unwrap();
         std::fs::write(dir.path().join(".dockerignore"), "*.log\n").unwrap();
-        let spec = RunSpec { workspace: dir.path().to_owned(), command: vec!["x".into()], ..RunSpec::default() };
+        let spec =
+            RunSpec { workspace: dir.path().to_owned(), command: vec!["x".into()], ..RunSpec::default() };
         let image = Digest::from_sha256([1; 32]);
         let first = Fingerprint::of(&spec, &image, None).unwrap();
         std::fs::write(dir.path().join("noise.log"), "ignored").unwrap();

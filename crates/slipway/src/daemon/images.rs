@@ -3,12 +3,14 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use oci_spec::image::{Arch, ConfigBuilder, ImageConfiguration, ImageConfigurationBuilder, Os, RootFsBuilder};
+use oci_spec::image::{
+    Arch, ConfigBuilder, ImageConfiguration, ImageConfigurationBuilder, Os, RootFsBuilder,
+};
 use serde_json::{Value, json};
 use slipway_image::build::CancelFlag;
 use slipway_image::registry::{Compression, Registry};
-use slipway_types::build::BuildRequest;
 use slipway_image::store::{PruneOptions, RemoveReport, StoreError, UnpackLimits};
+use slipway_types::build::BuildRequest;
 use slipway_types::image::{Credentials, ImageSummary, InvalidPlatform, Platform, TransferEvent};
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
@@ -35,8 +37,9 @@ pub fn details(app: &App, name: &str) -> Result<Value, ApiError> {
 /// The id of the image that a name, an id or a prefix of one means.
 pub fn find(app: &App, name: &str) -> Result<Digest, ApiError> {
     app.store.resolve(name).map_err(store_error)?.ok_or_else(|| {
-        ApiError::new(ErrorCode::NotFound, format!("no image is called `{name}`"))
-            .with_hint(format!("`slipway images` lists those that there are; `slipway pull {name}` fetches it"))
+        ApiError::new(ErrorCode::NotFound, format!("no image is called `{name}`")).with_hint(format!(
+            "`slipway images` lists those that there are; `slipway pull {name}` fetches it"
+        ))
     })
 }
 
@@ -64,7 +67,10 @@ pub fn tag(app: &App, source: &str, target: &str) -> Result<(), ApiError> {
     let id = find(app, source)?;
     let name = reference(target)?;
     if name.digest().is_some() {
-        return Err(ApiError::new(ErrorCode::InvalidArgument, format!("`{target}` has a digest; a tag has none")));
+        return Err(ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("`{target}` has a digest; a tag has none"),
+        ));
     }
     app.store.tag(&id, &name).map_err(store_error)?;
     Ok(())
@@ -87,7 +93,11 @@ pub fn pull(
         .handle
         .block_on(registry.pull(&app.store, &reference, &platform, on_event))
         .map_err(|e| registry_error(e.code(), e.hint(), &e))?;
-    app.event(&format!("image/{}", reference.familiar()), "image.pulled", &format!("{} was pulled.", pulled.manifest));
+    app.event(
+        &format!("image/{}", reference.familiar()),
+        "image.pulled",
+        &format!("{} was pulled.", pulled.manifest),
+    );
     Ok(TransferEvent::Finished {
         reference: reference.to_string(),
         manifest: pulled.manifest,
@@ -128,7 +138,8 @@ pub fn import(app: &App, pairs: &[(String, String)], reader: impl Read) -> Resul
         allowed_change(change)?;
     }
     let lease = app.store.lease();
-    let imported = app.store.import_rootfs(reader, &plain_config()?, &UnpackLimits::default()).map_err(store_error)?;
+    let imported =
+        app.store.import_rootfs(reader, &plain_config()?, &UnpackLimits::default()).map_err(store_error)?;
     let id = if changes.is_empty() { imported } else { changed(app, &imported, &changes)? };
     app.store.tag(&id, &name).map_err(store_error)?;
     drop(lease);
@@ -139,11 +150,8 @@ pub fn import(app: &App, pairs: &[(String, String)], reader: impl Read) -> Resul
 fn plain_config() -> Result<ImageConfiguration, ApiError> {
     let broken = |error: oci_spec::OciSpecError| ApiError::new(ErrorCode::Internal, error.to_string());
     let config = ConfigBuilder::default().build().map_err(broken)?;
-    let rootfs = RootFsBuilder::default()
-        .typ("layers")
-        .diff_ids(Vec::<String>::new())
-        .build()
-        .map_err(broken)?;
+    let rootfs =
+        RootFsBuilder::default().typ("layers").diff_ids(Vec::<String>::new()).build().map_err(broken)?;
     ImageConfigurationBuilder::default()
         .os(Os::Linux)
         .architecture(Arch::default())
@@ -205,7 +213,9 @@ pub fn logout(app: &App, registry: &str) -> Result<(), ApiError> {
 /// A registry client with the settings and credentials of this moment.
 pub fn client(app: &App) -> Result<Registry, ApiError> {
     let settings = app.settings.current_registries().map_err(|failure| {
-        failure.error.unwrap_or_else(|| ApiError::new(ErrorCode::InvalidArgument, "the settings cannot be read"))
+        failure
+            .error
+            .unwrap_or_else(|| ApiError::new(ErrorCode::InvalidArgument, "the settings cannot be read"))
     })?;
     crate::wire::registry(settings, &app.settings.root)
 }
@@ -271,7 +281,11 @@ pub fn store_code(error: &StoreError) -> ErrorCode {
 }
 
 /// An error of a registry operation, with what to do about it.
-pub fn registry_error(code: ErrorCode, hint: Option<String>, error: &(dyn std::error::Error + 'static)) -> ApiError {
+pub fn registry_error(
+    code: ErrorCode,
+    hint: Option<String>,
+    error: &(dyn std::error::Error + 'static),
+) -> ApiError {
     ApiError { hint, ..ApiError::from_error(code, error) }
 }
 

@@ -157,7 +157,12 @@ pub fn usage(app: &App) -> Result<Vec<Usage>, ApiError> {
     }
     let models = app.state.model_versions(None)?;
     Ok(vec![
-        Usage { kind: "images", count: store.images, bytes: store.layer_bytes, reclaimable: store.reclaimable_bytes },
+        Usage {
+            kind: "images",
+            count: store.images,
+            bytes: store.layer_bytes,
+            reclaimable: store.reclaimable_bytes,
+        },
         Usage { kind: "containers", count: containers.len() as u64, bytes: upper, reclaimable: 0 },
         Usage {
             kind: "models",

@@ -56,10 +56,7 @@ pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<LogReader
     })
 }
 
-fn reader(
-    container: Result<Container, NativeError>,
-    options: &LogOptions,
-) -> Result<LogReader, ApiError> {
+fn reader(container: Result<Container, NativeError>, options: &LogOptions) -> Result<LogReader, ApiError> {
     container
         .map_err(containers::native_error)?
         .logs(options.clone())

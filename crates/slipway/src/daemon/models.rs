@@ -50,7 +50,8 @@ pub fn record(app: &Arc<App>, candidate: Candidate<'_>) -> Result<ModelVersion, 
         metrics: candidate.metrics.clone(),
         created_at,
     };
-    let packed = model::pack(&app.store, candidate.folder, &meta).map_err(|e| ApiError::from_error(e.code(), &e))?;
+    let packed =
+        model::pack(&app.store, candidate.folder, &meta).map_err(|e| ApiError::from_error(e.code(), &e))?;
     let version = ModelVersion {
         model: meta.model,
         version,
@@ -74,7 +75,11 @@ fn keep(app: &Arc<App>, version: &ModelVersion) -> Result<(), ApiError> {
     app.event(
         &format!("model/{}", version.model),
         "model.recorded",
-        &format!("{name}, {}, from {}.", version.format, version.lineage.run.as_deref().unwrap_or("an import")),
+        &format!(
+            "{name}, {}, from {}.",
+            version.format,
+            version.lineage.run.as_deref().unwrap_or("an import")
+        ),
     );
     Ok(())
 }
@@ -116,7 +121,8 @@ struct FileEntry {
 /// One version, whole.
 pub fn details(app: &App, reference: &ModelRef) -> Result<Details, ApiError> {
     let version = find(app, reference)?;
-    let manifest = model::read_manifest(&app.store, &version.manifest).map_err(|e| ApiError::from_error(e.code(), &e))?;
+    let manifest = model::read_manifest(&app.store, &version.manifest)
+        .map_err(|e| ApiError::from_error(e.code(), &e))?;
     let files = manifest
         .files
         .into_iter()
@@ -128,7 +134,9 @@ pub fn details(app: &App, reference: &ModelRef) -> Result<Details, ApiError> {
 
 /// The class that a model's manifest names.
 pub fn entry(app: &App, manifest: &Digest) -> Result<Option<String>, ApiError> {
-    model::read_manifest(&app.store, manifest).map(|manifest| manifest.entry).map_err(|e| ApiError::from_error(e.code(), &e))
+    model::read_manifest(&app.store, manifest)
+        .map(|manifest| manifest.entry)
+        .map_err(|e| ApiError::from_error(e.code(), &e))
 }
 
 /// Lets an alias name a version, or takes it away.
@@ -141,7 +149,8 @@ pub fn alias(app: &Arc<App>, reference: &ModelRef, alias: &str, delete: bool) ->
         ));
     }
     if delete {
-        let named = ModelRef { model: reference.model.clone(), selector: ModelSelector::Alias(alias.to_owned()) };
+        let named =
+            ModelRef { model: reference.model.clone(), selector: ModelSelector::Alias(alias.to_owned()) };
         find(app, &named)?;
         app.state.set_alias(&reference.model, alias, None)?;
     } else {
@@ -163,11 +172,17 @@ pub fn remove(app: &Arc<App>, reference: &ModelRef) -> Result<(), ApiError> {
     let name = format!("{}@{}", version.model, version.version);
     if let Some(service) = services::uses_model(app, &version.manifest)? {
         return Err(ApiError::new(ErrorCode::Conflict, format!("{name} is used by the service {service}"))
-            .with_hint(format!("delete the service first, or deploy another version: `slipway delete {service}`")));
+            .with_hint(format!(
+                "delete the service first, or deploy another version: `slipway delete {service}`"
+            )));
     }
     app.state.remove_model_version(&version.model, version.version)?;
     app.store.unpin(PIN, &name).map_err(images::store_error)?;
-    app.event(&format!("model/{}", version.model), "model.removed", &format!("Version {} is gone.", version.version));
+    app.event(
+        &format!("model/{}", version.model),
+        "model.removed",
+        &format!("Version {} is gone.", version.version),
+    );
     Ok(())
 }
 
@@ -207,7 +222,12 @@ pub fn import(app: &Arc<App>, import: &Import) -> Result<ModelVersion, ApiError>
 }
 
 /// Sends a version to a registry.
-pub fn push(app: &App, reference: &ModelRef, target: &str, on_event: OnEvent) -> Result<TransferEvent, ApiError> {
+pub fn push(
+    app: &App,
+    reference: &ModelRef,
+    target: &str,
+    on_event: OnEvent,
+) -> Result<TransferEvent, ApiError> {
     let version = find(app, reference)?;
     let target = images::reference(target)?;
     let registry = images::client(app)?;
@@ -235,12 +255,15 @@ pub fn pull(
         .handle
         .block_on(registry.pull_artifact(&app.store, &source, on_event))
         .map_err(|e| images::registry_error(e.code(), e.hint(), &e))?;
-    let manifest = model::read_manifest(&app.store, &manifest_digest).map_err(|e| ApiError::from_error(e.code(), &e))?;
+    let manifest =
+        model::read_manifest(&app.store, &manifest_digest).map_err(|e| ApiError::from_error(e.code(), &e))?;
     let Some(model) = model.or(manifest.model.as_deref()) else {
         return Err(invalid("the artifact does not name its model: name it after the reference".to_owned()));
     };
     if !valid_model_name(model) {
-        return Err(invalid(format!("the artifact names its model `{model}`, which cannot be used; name another")));
+        return Err(invalid(format!(
+            "the artifact names its model `{model}`, which cannot be used; name another"
+        )));
     }
     let known = app.state.model_versions(Some(model))?.into_iter().any(|v| v.manifest == manifest_digest);
     if !known {
@@ -271,8 +294,10 @@ fn format(app: &App, manifest: &model::ModelManifest) -> Result<ModelFormat, Api
     }
     let folder = app.store.staging("detect").map_err(images::store_error)?;
     let files = folder.path().join("model");
-    model::materialize(&app.store, &manifest.digest, &files).map_err(|e| ApiError::from_error(e.code(), &e))?;
-    model::detect_format(&files, None, manifest.entry.as_deref()).map_err(|e| ApiError::from_error(e.code(), &e))
+    model::materialize(&app.store, &manifest.digest, &files)
+        .map_err(|e| ApiError::from_error(e.code(), &e))?;
+    model::detect_format(&files, None, manifest.entry.as_deref())
+        .map_err(|e| ApiError::from_error(e.code(), &e))
 }
 
 fn invalid(reason: String) -> ApiError {

@@ -84,7 +84,8 @@ impl Reconciler {
             busy |= self.settle(&desired, None, &observed, &mut wake)?;
         }
         let declared = |service: &String| records.iter().any(|r| r.target.spec.name == *service);
-        self.memories.retain(|service, _| declared(service) || observed.iter().any(|r| r.service == *service));
+        self.memories
+            .retain(|service, _| declared(service) || observed.iter().any(|r| r.service == *service));
         let unsettled = observed.iter().any(|replica| replica.state != ReplicaState::Ready);
         Ok(if busy || unsettled { BUSY } else { wake.max(BUSY) })
     }
@@ -112,7 +113,8 @@ impl Reconciler {
         let acted = !plan.actions.is_empty();
         for action in plan.actions {
             if let Err(error) = apply(&self.app, &service, &action) {
-                let reason = error.causes.iter().fold(error.message.clone(), |text, cause| format!("{text}: {cause}"));
+                let reason =
+                    error.causes.iter().fold(error.message.clone(), |text, cause| format!("{text}: {cause}"));
                 tracing::warn!(service, reason, "an action failed");
                 memory.action_failed(&action, &reason, &self.policy, self.origin.elapsed());
             }
@@ -133,7 +135,9 @@ fn apply(app: &Arc<App>, service: &str, action: &Action) -> Result<(), ApiError>
     match action {
         Action::Start(start) => app.replicas.start(start).map(drop).map_err(|e| engine_error(&e)),
         Action::Drain { container } => app.replicas.drain(container).map_err(|e| engine_error(&e)),
-        Action::Stop { container, grace } => app.replicas.stop(container, *grace).map_err(|e| engine_error(&e)),
+        Action::Stop { container, grace } => {
+            app.replicas.stop(container, *grace).map_err(|e| engine_error(&e))
+        }
         Action::Remove { container } => app.replicas.remove(container).map_err(|e| engine_error(&e)),
         Action::CompleteRollout { revision } => complete(app, service, *revision),
         Action::Forget { service } => forget(app, service),

@@ -22,6 +22,9 @@ const OUTPUT: &str = "/output";
 const MAX_METRICS: usize = 1000;
 /// How long a cancelled run may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// How often, and after which pauses, the end of a run is recorded when the database cannot.
+const RECORD_ATTEMPTS: u32 = 60;
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 /// How often a follower looks whether a run is done.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -32,8 +35,9 @@ pub fn start(app: &Arc<App>, spec: &RunSpec) -> Result<RunStatus, ApiError> {
     }
     let image_id = images::find(app, &spec.image).map_err(|error| {
         if error.code == ErrorCode::NotFound {
-            ApiError::new(error.code, format!("the image `{}` is not built yet", spec.image))
-                .with_hint("`slipway up` builds it, trains and deploys; `slipway build -t NAME .` only builds")
+            ApiError::new(error.code, format!("the image `{}` is not built yet", spec.image)).with_hint(
+                "`slipway up` builds it, trains and deploys; `slipway build -t NAME .` only builds",
+            )
         } else {
             error
         }
@@ -92,7 +96,8 @@ fn launch(app: &App, spec: &RunSpec, status: &RunStatus) -> Result<Container, Ap
         "PYTHONDONTWRITEBYTECODE=1".to_owned(),
     ];
     env.extend(spec.env.iter().cloned());
-    let bind = |source: PathBuf, target: &str, read_only| Mount::Bind { source, target: target.into(), read_only };
+    let bind =
+        |source: PathBuf, target: &str, read_only| Mount::Bind { source, target: target.into(), read_only };
     let mut mounts = vec![bind(spec.workspace.clone(), "/workspace", true), bind(output, OUTPUT, false)];
     mounts.extend(spec.data.clone().map(|data| bind(data, "/data", true)));
     let container_spec = ContainerSpec {
@@ -109,7 +114,8 @@ fn launch(app: &App, spec: &RunSpec, status: &RunStatus) -> Result<Container, Ap
     let id = slipway_native::random_id();
     let marker = folder.join("container");
     std::fs::write(&marker, id.as_str()).map_err(|e| io("write", &marker, &e))?;
-    let (image, plan) = app.native.plan(&status.image_id, &container_spec).map_err(containers::native_error)?;
+    let (image, plan) =
+        app.native.plan(&status.image_id, &container_spec).map_err(containers::native_error)?;
     app.native
         .launch(&id, &image, &plan, &container_spec, |config| config.hostname = "train".into())
         .map_err(containers::native_error)
@@ -117,7 +123,8 @@ fn launch(app: &App, spec: &RunSpec, status: &RunStatus) -> Result<Container, Ap
 
 /// Whatever user the image has must be able to write; only root gets past the state folder.
 fn open_up(path: &Path) -> Result<(), ApiError> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).map_err(|e| io("open up", path, &e))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))
+        .map_err(|e| io("open up", path, &e))
 }
 
 /// Sees a run to its end on a thread of its own.
@@ -133,6 +140,7 @@ fn follow(app: &Arc<App>, mut status: RunStatus, spec: RunSpec, container: Conta
                 reason.push_str(cause);
             });
             remove_container(&app, &id);
+            drop_model(&app, &status.id);
             finish(&app, &mut status, RunState::Failed, Some(reason));
         }
     });
@@ -141,7 +149,12 @@ fn follow(app: &Arc<App>, mut status: RunStatus, spec: RunSpec, container: Conta
     }
 }
 
-fn conclude(app: &Arc<App>, status: &mut RunStatus, spec: &RunSpec, container: &Container) -> Result<(), ApiError> {
+fn conclude(
+    app: &Arc<App>,
+    status: &mut RunStatus,
+    spec: &RunSpec,
+    container: &Container,
+) -> Result<(), ApiError> {
     let folder = folder(app, &status.id);
     let mut metrics = BTreeMap::new();
     let exit = watch(app, container, status, &mut metrics)?;
@@ -162,6 +175,7 @@ fn conclude(app: &Arc<App>, status: &mut RunStatus, spec: &RunSpec, container: &
     };
     if let Err((state, reason)) = outcome {
         remove_container(app, &container.config().id);
+        drop_model(app, &status.id);
         finish(app, status, state, reason);
         return Ok(());
     }
@@ -197,7 +211,7 @@ fn conclude(app: &Arc<App>, status: &mut RunStatus, spec: &RunSpec, container: &
     remove_container(app, &container.config().id);
     finish(app, status, RunState::Succeeded, None);
     // The store has its own copy.
-    let _ = std::fs::remove_dir_all(folder.join("output/model"));
+    drop_model(app, &status.id);
     Ok(())
 }
 
@@ -223,9 +237,10 @@ fn watch(
     }
     match container.wait_exit(None) {
         Ok(exit) => Ok(exit),
-        Err(_) => container.recover().map_err(runtime)?.ok_or_else(|| {
-            ApiError::new(ErrorCode::Internal, "the container's end was not recorded")
-        }),
+        Err(_) => container
+            .recover()
+            .map_err(runtime)?
+            .ok_or_else(|| ApiError::new(ErrorCode::Internal, "the container's end was not recorded")),
     }
 }
 
@@ -277,8 +292,16 @@ fn finish(app: &App, status: &mut RunStatus, state: RunState, error: Option<Stri
     status.state = state;
     status.error = error;
     status.finished_at = Some(jiff::Timestamp::now());
-    if let Err(error) = app.state.update_run(status) {
-        tracing::error!(%error, run = status.id, "the end of a run was not recorded");
+    // A full disk is often full for a moment only: whoever filled it is being removed.
+    for attempt in 1..=RECORD_ATTEMPTS {
+        match app.state.update_run(status) {
+            Ok(()) => break,
+            Err(error) if attempt == RECORD_ATTEMPTS || app.is_stopping() => {
+                tracing::error!(%error, run = status.id, "the end of a run was not recorded");
+                break;
+            }
+            Err(_) => std::thread::sleep(RECORD_PAUSE),
+        }
     }
     let (kind, message) = match state {
         RunState::Succeeded => {
@@ -288,6 +311,11 @@ fn finish(app: &App, status: &mut RunStatus, state: RunState, error: Option<Stri
         _ => ("run.failed", status.error.clone().unwrap_or_default()),
     };
     app.event(&format!("run/{}", status.id), kind, &message);
+}
+
+/// A run without a version leaves no model; what it wrote may be what fills the disk.
+fn drop_model(app: &App, id: &str) {
+    let _ = std::fs::remove_dir_all(folder(app, id).join("output/model"));
 }
 
 fn remove_container(app: &App, container: &ContainerId) {

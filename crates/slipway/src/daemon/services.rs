@@ -28,7 +28,11 @@ pub struct Declare {
 pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool), ApiError> {
     let mut spec = request.spec;
     if !valid_model_name(&spec.name) {
-        return Err(invalid(format!("`{}` is not a service name: {}", spec.name, slipway_types::model::MODEL_NAME_RULE)));
+        return Err(invalid(format!(
+            "`{}` is not a service name: {}",
+            spec.name,
+            slipway_types::model::MODEL_NAME_RULE
+        )));
     }
     if spec.batch.max_size == 0 {
         return Err(invalid("a batch has at least one row".to_owned()));
@@ -71,7 +75,12 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
 }
 
 /// A new revision when anything but the replica count differs; the same one otherwise.
-fn next_record(before: Option<&ServiceRecord>, spec: ServiceSpec, image_id: Digest, model: ModelPin) -> ServiceRecord {
+fn next_record(
+    before: Option<&ServiceRecord>,
+    spec: ServiceSpec,
+    image_id: Digest,
+    model: ModelPin,
+) -> ServiceRecord {
     let Some(before) = before else {
         let target = Revision { number: 1, spec, image_id, model };
         return ServiceRecord { target, stable: None, deleting: false, restarts: 0 };
@@ -96,8 +105,11 @@ fn image(app: &App, spec: &mut ServiceSpec, version: &ModelVersion) -> Result<Di
         return images::find(app, &spec.image);
     }
     let id = version.lineage.image.clone().ok_or_else(|| {
-        invalid(format!("{}@{} was not trained here, so its image is not known", version.model, version.version))
-            .with_hint("name an image that has the model's framework with `--image`")
+        invalid(format!(
+            "{}@{} was not trained here, so its image is not known",
+            version.model, version.version
+        ))
+        .with_hint("name an image that has the model's framework with `--image`")
     })?;
     spec.image = id.to_string();
     images::find(app, id.as_str())
@@ -214,7 +226,6 @@ pub fn containers(app: &App, name: &str) -> Result<Vec<slipway_types::container:
     app.replicas.of_service(name).map_err(super::containers::native_error)
 }
 
-
 fn invalid(reason: String) -> ApiError {
     ApiError::new(ErrorCode::InvalidArgument, reason)
 }
@@ -231,12 +242,19 @@ mod tests {
     #[test]
     fn only_real_changes_make_a_revision() {
         let image = Digest::from_sha256([1; 32]);
-        let spec = ServiceSpec { name: "a".into(), model: "m".into(), version: 1, replicas: 1, ..Default::default() };
+        let spec = ServiceSpec {
+            name: "a".into(),
+            model: "m".into(),
+            version: 1,
+            replicas: 1,
+            ..Default::default()
+        };
         let first = next_record(None, spec.clone(), image.clone(), pin(1));
         assert_eq!(first.target.number, 1);
         let same = next_record(Some(&first), spec.clone(), image.clone(), pin(1));
         assert_eq!(same, first);
-        let scaled = next_record(Some(&first), ServiceSpec { replicas: 3, ..spec.clone() }, image.clone(), pin(1));
+        let scaled =
+            next_record(Some(&first), ServiceSpec { replicas: 3, ..spec.clone() }, image.clone(), pin(1));
         assert_eq!((scaled.target.number, scaled.target.spec.replicas), (1, 3));
         let labelled = ModelPin { labels: vec!["champion".into()], ..pin(1) };
         assert_eq!(next_record(Some(&first), spec.clone(), image.clone(), labelled).target.number, 1);

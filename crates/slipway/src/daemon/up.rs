@@ -63,8 +63,8 @@ fn train(
     let known = last.as_ref().and_then(|(text, _)| serde_json::from_str::<Fingerprint>(text).ok());
     let now = Fingerprint::of(&request.train, image, known.as_ref())?;
     let remember = |version| {
-        let text = serde_json::to_string(&now)
-            .map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
+        let text =
+            serde_json::to_string(&now).map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
         app.state.put_project(project, &text, version).map_err(ApiError::from)
     };
     if let (Some(known), Some((_, version))) = (&known, &last)
@@ -141,8 +141,9 @@ fn wait(
                 format!("`{name}` is not ready after {} s", READY_LIMIT.as_secs()),
             );
             error.causes.push(last);
-            return Err(error
-                .with_hint(format!("see `slipway logs {name}` and `slipway events --subject service/{name}`")));
+            return Err(error.with_hint(format!(
+                "see `slipway logs {name}` and `slipway events --subject service/{name}`"
+            )));
         }
         std::thread::sleep(POLL);
     }

@@ -20,7 +20,8 @@ fn builds_runs_and_rebuilds_nothing() {
     let first = s.run(&["build", "-t", "made:1", "--progress", "plain", "p"]);
     assert_eq!(first.code, 0, "{}", first.stderr);
     assert_eq!(s.run(&["run", "--rm", "made:1"]).ok(), "hi world\n");
-    let listing = s.run(&["run", "--rm", "made:1", "sh", "-c", "cat listed; stat -c '%U:%G' hello.txt; id -un"]).ok();
+    let listing =
+        s.run(&["run", "--rm", "made:1", "sh", "-c", "cat listed; stat -c '%U:%G' hello.txt; id -un"]).ok();
     assert_eq!(listing, "hello.txt\nlisted\nsaid\nuser:extra\nuser\n");
 
     let again = s.run(&["build", "-t", "made:2", "--progress", "plain", "p"]);
@@ -31,8 +32,12 @@ fn builds_runs_and_rebuilds_nothing() {
     };
     assert_eq!(id("made:1"), id("made:2"));
     // Only a time changed: still nothing to do.
-    std::fs::File::options().append(true).open(s.path("p/app/hello.txt")).unwrap()
-        .set_modified(std::time::SystemTime::now()).unwrap();
+    std::fs::File::options()
+        .append(true)
+        .open(s.path("p/app/hello.txt"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::now())
+        .unwrap();
     assert!(s.run(&["build", "--progress", "plain", "p"]).stderr.contains("(0 executed"));
 
     s.run(&["build", "-t", "made:3", "--build-arg", "WHO=you", "p"]).ok();
@@ -82,7 +87,14 @@ fn the_beginners_dockerfile_is_explained() {
          RUN python train.py --name $MODEL --out $FOLDER/$MODEL\n",
     );
     let checked = s.run(&["build", "--check", "p"]);
-    for part in ["Dockerfile:3:", "requirements.txt", "COPY requirements.txt", "Dockerfile:7:", "/data/train.py", "line 2"] {
+    for part in [
+        "Dockerfile:3:",
+        "requirements.txt",
+        "COPY requirements.txt",
+        "Dockerfile:7:",
+        "/data/train.py",
+        "line 2",
+    ] {
         assert!(checked.stderr.contains(part), "{part} is missing in\n{}", checked.stderr);
     }
     let stderr = s.run(&["build", "--progress", "plain", "p"]).fails(1);

@@ -45,7 +45,10 @@ fn run_flags_act_inside() {
     assert_eq!(sh(&["-e", "A=1 2", "-w", "/tmp"], "echo \"$A\"; pwd").ok(), "1 2\n/tmp\n");
     assert_eq!(sh(&["-u", "user"], "id -u; id -g").ok(), "1000\n1000\n");
     assert_eq!(sh(&["-u", "12:34"], "id -u; id -g").ok(), "12\n34\n");
-    assert_eq!(sh(&["-v", &volume], "cat /data/file; touch /data/x || echo refused").ok(), "from here\nrefused\n");
+    assert_eq!(
+        sh(&["-v", &volume], "cat /data/file; touch /data/x || echo refused").ok(),
+        "from here\nrefused\n"
+    );
     assert_eq!(sh(&["--read-only"], "touch /x || echo refused").ok(), "refused\n");
     assert_eq!(sh(&["--read-only", "--tmpfs", "/t"], "touch /t/x && echo fine").ok(), "fine\n");
     assert_eq!(sh(&[], "ls /sys/class/net").ok(), "lo\n");
@@ -98,7 +101,9 @@ fn detached_containers_live_on_and_are_looked_after() {
     let id = s.run(&["run", "-d", "--name", "web", "box", "sh", "-c", script]).ok();
     let short = &id[..12];
     assert!(s.run(&["ps"]).ok().contains("web"));
-    wait_for("the log", Duration::from_secs(5), || s.run(&["logs", "web"]).ok().contains("one").then_some(()));
+    wait_for("the log", Duration::from_secs(5), || {
+        s.run(&["logs", "web"]).ok().contains("one").then_some(())
+    });
     let logs = s.run(&["logs", short]);
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("one\n", "two\n"));
     assert_eq!(s.run(&["logs", "--tail", "1", "web"]).stderr, "two\n");
@@ -131,7 +136,8 @@ fn detached_containers_live_on_and_are_looked_after() {
 fn stop_kills_what_does_not_listen() {
     let s = Slipway::new();
     s.busybox();
-    s.run(&["run", "-d", "--name", "deaf", "box", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]).ok();
+    s.run(&["run", "-d", "--name", "deaf", "box", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+        .ok();
     std::thread::sleep(Duration::from_millis(300));
     s.run(&["stop", "-t", "1", "deaf"]).ok();
     assert_eq!(inspect(&s, "deaf")["exit"]["code"], 137);
@@ -148,12 +154,23 @@ fn stop_kills_what_does_not_listen() {
 fn a_foreground_run_takes_signals_and_follows_logs() {
     let s = Slipway::new();
     s.busybox();
-    let child =
-        s.spawn(&["run", "--rm", "--name", "fg", "box", "sh", "-c", "trap 'exit 9' INT; echo up; while :; do sleep 0.1; done"]);
-    wait_for("it to run", Duration::from_secs(5), || s.run(&["logs", "fg"]).stdout.contains("up").then_some(()));
+    let child = s.spawn(&[
+        "run",
+        "--rm",
+        "--name",
+        "fg",
+        "box",
+        "sh",
+        "-c",
+        "trap 'exit 9' INT; echo up; while :; do sleep 0.1; done",
+    ]);
+    wait_for("it to run", Duration::from_secs(5), || {
+        s.run(&["logs", "fg"]).stdout.contains("up").then_some(())
+    });
     crate::support::kill(child.id() as i32, "INT");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(9));
-    s.run(&["run", "-d", "--name", "talk", "box", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done"]).ok();
+    s.run(&["run", "-d", "--name", "talk", "box", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done"])
+        .ok();
     assert_eq!(s.run(&["logs", "-f", "talk"]).ok(), "1\n2\n3\n");
     s.run(&["rm", "talk"]).ok();
     s.finish();

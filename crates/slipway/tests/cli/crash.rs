@@ -65,7 +65,11 @@ fn services_come_back_from_every_kill() {
         (now.len() == 2 && !now.contains(&workers[0])).then_some(())
     });
     resumes(&s, "a worker");
-    assert_eq!(s.run(&["events"]).ok().matches("replica.crashed").count(), 2, "a worker is the runner's business");
+    assert_eq!(
+        s.run(&["events"]).ok().matches("replica.crashed").count(),
+        2,
+        "a worker is the runner's business"
+    );
     assert!(s.run(&["events"]).ok().contains("gateway."));
     s.finish();
 }
@@ -74,7 +78,9 @@ fn services_come_back_from_every_kill() {
 fn belongs_to(pid: i32, s: &Slipway) -> bool {
     let Ok(groups) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
     let Ok(containers) = std::fs::read_dir(s.root().join("containers")) else { return false };
-    containers.flatten().any(|entry| groups.contains(&format!("/slipway/{}", entry.file_name().to_string_lossy())))
+    containers
+        .flatten()
+        .any(|entry| groups.contains(&format!("/slipway/{}", entry.file_name().to_string_lossy())))
 }
 
 #[test]

@@ -10,7 +10,10 @@ struct Small(std::path::PathBuf);
 impl Small {
     fn mount(path: std::path::PathBuf, size: &str) -> Self {
         std::fs::create_dir_all(&path).unwrap();
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "small"]).arg(&path).status();
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "small"])
+            .arg(&path)
+            .status();
         assert!(done.unwrap().success());
         Self(path)
     }
@@ -37,7 +40,17 @@ fn a_full_disk_is_told_and_survived() {
     let stderr = s.run(&["build", "q"]).fails(1);
     assert!(stderr.contains("No space left") || stderr.contains("space"), "{stderr}");
     let tar = s.path("big.tar");
-    assert!(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(s.path("q")).arg("big.bin").status().unwrap().success());
+    assert!(
+        Command::new("tar")
+            .arg("-cf")
+            .arg(&tar)
+            .arg("-C")
+            .arg(s.path("q"))
+            .arg("big.bin")
+            .status()
+            .unwrap()
+            .success()
+    );
     let stderr = s.run(&["import", tar.to_str().unwrap(), "big"]).fails(1);
     assert!(stderr.contains("space"), "{stderr}");
     s.run(&["system", "check", "--deep"]).ok();

@@ -34,7 +34,16 @@ fn import_sets_the_configuration() {
     let gz = s.path("box.tar.gz");
     let packed = Command::new("gzip").arg("-c").arg(&tar).output().unwrap();
     std::fs::write(&gz, packed.stdout).unwrap();
-    s.run(&["import", "-c", "ENV A=b", "-c", "CMD [\"sh\", \"-c\", \"echo $A\"]", gz.to_str().unwrap(), "set:1"]).ok();
+    s.run(&[
+        "import",
+        "-c",
+        "ENV A=b",
+        "-c",
+        "CMD [\"sh\", \"-c\", \"echo $A\"]",
+        gz.to_str().unwrap(),
+        "set:1",
+    ])
+    .ok();
     assert_eq!(s.run(&["run", "--rm", "set:1"]).ok(), "b\n");
     let bytes = std::fs::read(&tar).unwrap();
     s.run_with(&["import", "-", "piped"], &bytes).ok();

@@ -68,7 +68,11 @@ fn images_round_trip_and_mirrors_serve_docker_io() {
     assert!(stderr.contains("absent"), "{stderr}");
 
     s.settings(&format!("[registries.\"docker.io\"]\nmirrors = [\"{host}\"]\n"));
-    assert_eq!(s.run(&["run", "--rm", "made:1"]).ok(), "made\n", "docker.io/library/made comes from the mirror");
+    assert_eq!(
+        s.run(&["run", "--rm", "made:1"]).ok(),
+        "made\n",
+        "docker.io/library/made comes from the mirror"
+    );
     s.write("q/Dockerfile", "FROM made:1\nRUN cat /made\n");
     s.run(&["rmi", "made:1"]).ok();
     s.run(&["build", "q"]).ok();
@@ -86,7 +90,12 @@ fn credentials_and_certificates() {
     let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-addext", "basicConstraints=CA:FALSE"])
+        .args([
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-addext",
+            "basicConstraints=CA:FALSE",
+        ])
         .arg("-keyout")
         .arg(&key)
         .arg("-out")

@@ -19,7 +19,8 @@ fn example(name: &str) {
         .args(["--url", &format!("http://127.0.0.1:{}", s.port), "--service", name, "--example", name])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&verified.stdout).into_owned() + &String::from_utf8_lossy(&verified.stderr);
+    let text =
+        String::from_utf8_lossy(&verified.stdout).into_owned() + &String::from_utf8_lossy(&verified.stderr);
     assert!(verified.status.success(), "{text}");
     assert!(s.run(&["up", folder.to_str().unwrap()]).ok().contains("nothing to do"));
     s.finish();

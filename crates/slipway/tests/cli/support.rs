@@ -42,7 +42,8 @@ impl Outcome {
 
 /// The folder with `slipway` and `slipway-runner`, as `cargo xtask build` makes it.
 fn programs() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     let folder = target.join("slipway/debug");
     assert!(folder.join("slipway-runner").is_file(), "run `cargo xtask build` first: {}", folder.display());
     folder
@@ -211,7 +212,8 @@ pub fn processes_with(text: &str) -> Vec<i32> {
 
 /// Sends a signal by name.
 pub fn kill(pid: i32, signal: &str) {
-    let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).stderr(Stdio::null()).status();
+    let _ =
+        Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// Waits until `probe` gives something.

@@ -18,10 +18,16 @@ fn a_run_records_everything_and_makes_a_version() {
     s.run(&["build", "-t", "slipway/tiny:latest", "p"]).ok();
     let trained = s.run(&["train", "--project", "p"]);
     assert_eq!(trained.code, 0, "{}", trained.stderr);
-    assert!(trained.stdout.contains("\"accuracy\": 0.97") && trained.stderr.contains("tiny@1"), "{trained:?}");
+    assert!(
+        trained.stdout.contains("\"accuracy\": 0.97") && trained.stderr.contains("tiny@1"),
+        "{trained:?}"
+    );
     let run = &runs(&s)[0];
     assert_eq!(run["state"], "succeeded");
-    assert_eq!((&run["exit_code"], &run["version"], &run["metrics"]["loss"]), (&0.into(), &1.into(), &0.25.into()));
+    assert_eq!(
+        (&run["exit_code"], &run["version"], &run["metrics"]["loss"]),
+        (&0.into(), &1.into(), &0.25.into())
+    );
     assert!(run["peak_memory"].as_u64().unwrap() > 1 << 20, "{run}");
     assert!(s.run(&["logs", "tiny-1"]).ok().contains("accuracy"), "logs are kept");
     let shown: serde_json::Value = serde_json::from_str(&s.run(&["model", "show", "tiny@1"]).ok()).unwrap();
@@ -58,9 +64,13 @@ fn runs_survive_the_daemon_and_can_be_cancelled() {
     s.run(&["build", "-t", "slipway/tiny:latest", "p"]).ok();
     let slow = "import time, runpy; print('begin', flush=True); time.sleep(2); runpy.run_path('train.py')";
     let id = s.run(&["train", "-d", "--project", "p", "--", "python3", "-c", slow]).ok();
-    wait_for("it to begin", Duration::from_secs(10), || s.run(&["logs", id.trim()]).stdout.contains("begin").then_some(()));
+    wait_for("it to begin", Duration::from_secs(10), || {
+        s.run(&["logs", id.trim()]).stdout.contains("begin").then_some(())
+    });
     kill(s.daemon_pid(), "KILL");
-    wait_for("the run to succeed", Duration::from_secs(20), || (runs(&s)[0]["state"] == "succeeded").then_some(()));
+    wait_for("the run to succeed", Duration::from_secs(20), || {
+        (runs(&s)[0]["state"] == "succeeded").then_some(())
+    });
     assert_eq!(runs(&s)[0]["version"], 1);
 
     let endless = "import time; print('begin', flush=True); time.sleep(600)";

@@ -49,7 +49,9 @@ fn up_twice_then_change_scale_and_delete() {
         "container_cpu_usage_seconds_total",
         "slipway_service_restarts_total",
     ] {
-        wait_for(name, Duration::from_secs(10), || s.http("GET", "/metrics", "").1.contains(name).then_some(()));
+        wait_for(name, Duration::from_secs(10), || {
+            s.http("GET", "/metrics", "").1.contains(name).then_some(())
+        });
     }
 
     // Other training code, other version, without a failed request meanwhile.

@@ -78,9 +78,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
     async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Refusal> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
-            Err(rejection) => {
-                Err(Refusal(ApiError::new(ErrorCode::InvalidArgument, rejection.body_text())))
-            }
+            Err(rejection) => Err(Refusal(ApiError::new(ErrorCode::InvalidArgument, rejection.body_text()))),
         }
     }
 }

@@ -45,7 +45,9 @@ struct One {
 }
 
 async fn details(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<Value> {
-    blocking(move || models::details(&app, &reference(&one.model)?).map(|details| json!(details))).await.map(Json)
+    blocking(move || models::details(&app, &reference(&one.model)?).map(|details| json!(details)))
+        .await
+        .map(Json)
 }
 
 async fn remove(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<()> {
@@ -61,7 +63,9 @@ struct Alias {
 }
 
 async fn alias(State(app): State<Arc<App>>, Body(asked): Body<Alias>) -> Answer<()> {
-    blocking(move || models::alias(&app, &reference(&asked.model)?, &asked.alias, asked.delete)).await.map(Json)
+    blocking(move || models::alias(&app, &reference(&asked.model)?, &asked.alias, asked.delete))
+        .await
+        .map(Json)
 }
 
 async fn import(State(app): State<Arc<App>>, Body(asked): Body<models::Import>) -> Answer<ModelVersion> {

@@ -45,8 +45,6 @@ pub fn respond(work: impl FnOnce(Lines) + Send + 'static) -> Response {
         receiver.recv().await.map(|item| (item, receiver))
     });
     let mut response = Response::new(Body::from_stream(stream));
-    response
-        .headers_mut()
-        .insert("content-type", HeaderValue::from_static("application/x-ndjson"));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/x-ndjson"));
     response
 }

@@ -31,7 +31,10 @@ async fn check(State(app): State<Arc<App>>, Query(asked): Query<Deep>) -> Answer
     blocking(move || leftovers::check(&app, asked.deep)).await.map(Json)
 }
 
-async fn prune(State(app): State<Arc<App>>, Body(scope): Body<leftovers::Scope>) -> Answer<leftovers::Pruned> {
+async fn prune(
+    State(app): State<Arc<App>>,
+    Body(scope): Body<leftovers::Scope>,
+) -> Answer<leftovers::Pruned> {
     blocking(move || leftovers::prune(&app, scope)).await.map(Json)
 }
 

@@ -85,9 +85,8 @@ impl State {
             )
             .during(what)?;
         let rows = statement.query_map([model], |row| row.get::<_, String>(0)).during(what)?;
-        let mut versions: Vec<ModelVersion> = rows
-            .map(|row| decode("model version", &row.during(what)?))
-            .collect::<Result<_, _>>()?;
+        let mut versions: Vec<ModelVersion> =
+            rows.map(|row| decode("model version", &row.during(what)?)).collect::<Result<_, _>>()?;
         let mut statement = connection
             .prepare_cached("SELECT model, alias, version FROM model_aliases ORDER BY alias")
             .during(what)?;
@@ -221,7 +220,8 @@ mod tests {
         state.remove_model_version("digits", 2).unwrap();
         assert_eq!((find("digits"), find("digits@champion"), find("other")), (Some(1), None, None));
         assert_eq!(state.next_model_version("digits").unwrap(), 3);
-        let moves: Vec<_> = state.alias_moves("digits").unwrap().into_iter().map(|m| (m.old, m.new)).collect();
+        let moves: Vec<_> =
+            state.alias_moves("digits").unwrap().into_iter().map(|m| (m.old, m.new)).collect();
         assert_eq!(moves, [(None, Some(1)), (Some(1), Some(2)), (Some(2), None)]);
     }
 }

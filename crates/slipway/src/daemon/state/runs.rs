@@ -16,9 +16,11 @@ impl State {
         let what = "a new run";
         let transaction = connection.transaction().during(what)?;
         let number: i64 = transaction
-            .query_row("SELECT ifnull(max(number), 0) + 1 FROM runs WHERE project = ?1", [&spec.project], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT ifnull(max(number), 0) + 1 FROM runs WHERE project = ?1",
+                [&spec.project],
+                |row| row.get(0),
+            )
             .during(what)?;
         let status = make(format!("{}-{number}", spec.project));
         transaction
