@@ -21,7 +21,7 @@ pub fn app(settings: Settings, handle: &Handle) -> Result<App, Failure> {
     let containers = root.join("containers");
     daemon::private_folder(&containers)?;
     let state = State::open(&root.join("state.db")).map_err(|e| Failure::from(ApiError::from(e)))?;
-    let store = Store::open(&root.join("images")).map_err(|e| Failure::from(daemon::store_error(e)))?;
+    let store = Store::open(root.join("images")).map_err(|e| Failure::from(daemon::store_error(e)))?;
     let exe = std::env::current_exe().map_err(|e| failure::io("find", Path::new("/proc/self/exe"), &e))?;
     let runner = runner(&exe)?;
     let files = ServingFiles::install(&root.join("serving"), &runner)

@@ -29,10 +29,13 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     for_each(context, &args.services, |name| {
         let path = query::path("/v1/service", &[("name", name)]);
         client.delete::<()>(&path)?;
+        if args.detach {
+            return Ok(());
+        }
         let began = Instant::now();
-        while !args.detach {
+        loop {
             match client.get::<ServiceStatus>(&path) {
-                Err(failure) if failure.exit_code == exit::NOT_FOUND => break,
+                Err(failure) if failure.exit_code == exit::NOT_FOUND => return Ok(()),
                 Err(failure) => return Err(failure),
                 Ok(_) if began.elapsed() > LIMIT => {
                     let message = format!("replicas of `{name}` still run after {} s", LIMIT.as_secs());
@@ -41,6 +44,5 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
                 Ok(_) => std::thread::sleep(Duration::from_millis(50)),
             }
         }
-        Ok(())
     })
 }

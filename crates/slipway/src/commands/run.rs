@@ -122,7 +122,7 @@ fn create(
 ) -> Result<CreatedContainer, Failure> {
     let missing = match client.post("/v1/containers", request) {
         Err(failure) if failure.exit_code == exit::NOT_FOUND => failure,
-        other => return other.map_err(|failure| unmade(failure)),
+        other => return other.map_err(unmade),
     };
     if request.spec.image.parse::<slipway_types::Reference>().is_err() {
         return Err(unmade(missing));

@@ -21,7 +21,7 @@ pub fn build(
     request: &BuildRequest,
     on_event: &(dyn Fn(BuildEvent) -> bool + Sync),
     is_gone: &(dyn Fn() -> bool + Sync),
-) -> Result<BuildOutcome, BuildFailure> {
+) -> Result<BuildOutcome, Box<BuildFailure>> {
     let cancel = CancelFlag::new();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -45,7 +45,7 @@ fn build_until(
     request: &BuildRequest,
     on_event: &(dyn Fn(BuildEvent) -> bool + Sync),
     cancel: &CancelFlag,
-) -> Result<BuildOutcome, BuildFailure> {
+) -> Result<BuildOutcome, Box<BuildFailure>> {
     let events = |event: BuildEvent| {
         if !on_event(event) {
             cancel.cancel();
@@ -70,8 +70,8 @@ fn build_until(
             Ok(outcome)
         }
         Err(error) => {
-            let failure = error.into_failure();
-            events(BuildEvent::Failed(failure.clone()));
+            let failure = Box::new(error.into_failure());
+            events(BuildEvent::Failed(*failure.clone()));
             Err(failure)
         }
     }

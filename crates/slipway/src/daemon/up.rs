@@ -31,7 +31,7 @@ pub fn up(
     let built = builds::build(app, &request.build, &on_event, is_gone);
     let built = built.map_err(|failure| {
         let error = failure.error.clone();
-        send(UpEvent::Build(BuildEvent::Failed(failure)));
+        send(UpEvent::Build(BuildEvent::Failed(*failure)));
         error
     })?;
     let image = built.image.ok_or_else(|| ApiError::new(ErrorCode::Internal, "the build gave no image"))?;
