@@ -1,5 +1,5 @@
 //! The command line from outside: real daemon, real containers, each test with a state folder of its own.
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
 mod support;
 
