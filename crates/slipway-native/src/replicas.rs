@@ -205,6 +205,9 @@ impl ReplicaEngine {
 
 impl Engine for ReplicaEngine {
     fn start(&self, replica: &StartReplica) -> Result<ContainerId, EngineError> {
+        if let Some(running) = self.running(replica)? {
+            return Ok(running);
+        }
         let id = random_id();
         let socket = self.native.dir(&id).join(RUN_FOLDER).join(SOCKET);
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
@@ -235,7 +238,7 @@ impl Engine for ReplicaEngine {
     }
 
     fn stop(&self, container: &ContainerId, grace: Duration) -> Result<(), EngineError> {
-        self.known(container)?;
+        self.drain(container)?;
         let handle = self.native.container(container).map_err(failed("stop the replica"))?;
         // Waiting is the reconciler's business, which has others to look after: this thread waits in its place.
         std::thread::Builder::new()
@@ -250,7 +253,9 @@ impl Engine for ReplicaEngine {
     }
 
     fn remove(&self, container: &ContainerId) -> Result<(), EngineError> {
-        self.known(container)?;
+        if self.known(container).is_err() {
+            return Ok(());
+        }
         match self.native.remove(container) {
             Err(NativeError::Runtime { .. }) if self.runs(container) => {
                 Err(EngineError::NotStopped(container.clone()))
@@ -261,6 +266,18 @@ impl Engine for ReplicaEngine {
 }
 
 impl ReplicaEngine {
+    /// The replica that has this place already: a start that is repeated makes no second one.
+    fn running(&self, replica: &StartReplica) -> Result<Option<ContainerId>, EngineError> {
+        let (service, number) = (&replica.revision.spec.name, replica.revision.number);
+        let ids = self.of_service(service).map_err(failed("list containers"))?;
+        let same = |id: &ContainerId| {
+            self.meta(id).is_some_and(|meta| meta.revision == number && meta.slot == replica.slot)
+                && !self.native.dir(id).join(DRAINING_FILE).exists()
+                && self.runs(id)
+        };
+        Ok(ids.into_iter().find(same))
+    }
+
     fn known(&self, container: &ContainerId) -> Result<PathBuf, EngineError> {
         let dir = self.native.dir(container);
         if dir.join(META_FILE).exists() { Ok(dir) } else { Err(EngineError::NotFound(container.clone())) }

@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 
 /// File that the shim keeps locked while it lives.
@@ -66,19 +67,36 @@ pub(crate) enum LockState {
 
 impl ShimLock {
     /// Takes the lock; `None` when another shim has it.
+    ///
+    /// The file gets its name when it is locked: one that is there and free means a shim that died.
     pub(crate) fn acquire(dir: &Path) -> io::Result<Option<Self>> {
-        let file = lock_file(dir, true)?;
+        let aside = dir.join(format!("{LOCK_FILE}.{}", std::process::id()));
+        let path = dir.join(LOCK_FILE);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&aside)?;
+        rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        match rustix::fs::renameat_with(CWD, &aside, CWD, &path, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(Some(Self { _file: file })),
+            Err(Errno::EXIST) => std::fs::remove_file(&aside)?,
+            Err(errno) => return Err(errno.into()),
+        }
+        let file = lock_file(dir)?;
         match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _file: file })),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+            Err(errno) => Err(errno.into()),
         }
     }
 }
 
 /// Whether a shim lives. Takes no lock, so it cannot get in the way of one that starts.
 pub(crate) fn lock_state(dir: &Path) -> io::Result<LockState> {
-    let file = match lock_file(dir, false) {
+    let file = match lock_file(dir) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockState::Absent),
         Err(error) => return Err(error),
@@ -88,7 +106,7 @@ pub(crate) fn lock_state(dir: &Path) -> io::Result<LockState> {
 
 /// The living shim's process id.
 pub(crate) fn shim_pid(dir: &Path) -> io::Result<Option<u32>> {
-    Ok(crate::sys::lock_holder(&lock_file(dir, false)?)?.filter(|pid| *pid != 0))
+    Ok(crate::sys::lock_holder(&lock_file(dir)?)?.filter(|pid| *pid != 0))
 }
 
 /// Keeps shims out while a dead one's container is cleaned up. Unlike a shim's, this lock belongs to the open file, so
@@ -101,13 +119,13 @@ pub(crate) struct RecoveryLock {
 impl RecoveryLock {
     /// Takes the lock; `None` when a shim lives or another recovery runs.
     pub(crate) fn acquire(dir: &Path) -> io::Result<Option<Self>> {
-        let file = lock_file(dir, false)?;
+        let file = lock_file(dir)?;
         Ok(crate::sys::lock_open_file(&file)?.then_some(Self { _file: file }))
     }
 }
 
-fn lock_file(dir: &Path, create: bool) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(create).mode(0o600).open(dir.join(LOCK_FILE))
+fn lock_file(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(dir.join(LOCK_FILE))
 }
 
 /// A folder, for use as the base of `*at` calls.

@@ -29,21 +29,12 @@ pub(crate) fn fork() -> io::Result<Fork> {
 /// Closes every descriptor from 3 on: whatever the starter forgot to keep for itself. To be called before this process
 /// opens any.
 pub(crate) fn close_inherited() {
-    close_from(3);
-}
-
-/// Closes the standard streams too. For a process that will say nothing.
-pub(crate) fn close_all() {
-    close_from(0);
-}
-
-fn close_from(first: libc::c_int) {
     // SAFETY: nothing in this process owns a descriptor yet.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } == 0 {
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } == 0 {
         return;
     }
     // Before Linux 5.9.
-    for number in first..1024 {
+    for number in 3..1024 {
         // SAFETY: as above; numbers that are not open are refused.
         unsafe { libc::close(number) };
     }
@@ -131,12 +122,6 @@ pub(crate) fn lock_holder(file: &impl AsFd) -> io::Result<Option<u32>> {
 pub(crate) fn enter_mounts(namespace: &impl AsFd) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWNS) }).map(drop)
-}
-
-/// Ends the process at once, running nothing of it.
-pub(crate) fn end_now() -> ! {
-    // SAFETY: does not return.
-    unsafe { libc::_exit(0) }
 }
 
 /// Brings the loopback interface of this network namespace up.

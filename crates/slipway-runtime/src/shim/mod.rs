@@ -138,7 +138,6 @@ fn seal(exe: &Path) -> io::Result<OwnedFd> {
 /// Reports a failure to start on standard error, to [`crate::Container::spawn_shim`]. After that it is silent.
 pub fn shim_main(args: Vec<OsString>) -> u8 {
     sys::close_inherited();
-    prime();
     let parts: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
     let text = |part: &OsStr| part.to_str().map(str::to_owned);
     match parts[..] {
@@ -148,16 +147,6 @@ pub fn shim_main(args: Vec<OsString>) -> u8 {
             None => refuse("the exec id is not UTF-8"),
         },
         _ => refuse("usage: shim run DIR | shim exec DIR ID"),
-    }
-}
-
-/// Has the kernel ready for moves between cgroups by the time that libcontainer makes some. A child waits for that, which
-/// init will own; it must not keep the starter's pipe open.
-fn prime() {
-    if let Ok(Fork::Child) = sys::fork() {
-        sys::close_all();
-        crate::cgroup::prime();
-        sys::end_now();
     }
 }
 
@@ -200,6 +189,8 @@ fn detach(dir: &Path, body: impl FnOnce(Ready) -> u8) -> u8 {
         }
         Ok(Fork::Parent) => {
             drop(write);
+            // The shim needs it about when this is done, and the starter loses nothing by waiting as long.
+            crate::cgroup::prime();
             let mut answer = Vec::new();
             let _ = std::fs::File::from(read).take(MAX_REASON).read_to_end(&mut answer);
             match answer.split_first() {

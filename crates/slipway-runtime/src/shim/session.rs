@@ -147,7 +147,8 @@ impl Session {
                 }
                 if attached || self.ever_attached || !options.wait_for_attach || now >= give_up {
                     if !attached && !self.ever_attached && options.wait_for_attach && options.abandon {
-                        return left_alone();
+                        let text = format!("no client came within {} seconds", ATTACH_WAIT.as_secs());
+                        return Ended { code: CODE_KILLED, error: Some(text) };
                     }
                     match process.start() {
                         Ok(frame) => self.announce(&frame),

@@ -17,6 +17,7 @@ fn a_killed_shim_is_recovered() {
     eventually("the container dies with it", || {
         std::fs::read_to_string(format!("{init}/stat")).map_or(true, |stat| stat.contains(") Z "))
     });
+    eventually("the shim is dead", || !container.observe().unwrap().shim_alive);
     let seen = container.observe().unwrap();
     assert_eq!((seen.state, seen.shim_alive, seen.needs_recovery), (ContainerState::Running, false, true));
     assert!(matches!(container.wait_exit(Some(LONG)), Err(ContainerError::ShimGone { .. })));
@@ -39,6 +40,7 @@ fn processes_that_lost_everyone_are_found() {
         .exec(SHIM.as_ref(), "x", &ExecSpec { command: vec!["true".to_owned()], ..Default::default() })
         .unwrap();
     shims(&fixture.containers()).into_iter().for_each(kill);
+    eventually("the shim is dead", || container.observe().unwrap().needs_recovery);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| assert_eq!(container.recover().unwrap().unwrap().code, 137));

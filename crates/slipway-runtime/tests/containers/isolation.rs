@@ -81,7 +81,7 @@ fn devices_are_few() {
 #[test]
 fn its_own_processes_and_names() {
     let fixture = Fixture::new();
-    assert_eq!(fixture.sh("ls -d /proc/[0-9]* | wc -l").ok().trim(), "3", "the shell, ls and wc");
+    assert_eq!(fixture.sh("set -- /proc/[0-9]*; echo $#").ok(), "1", "the shell");
     for kind in ["pid", "mnt", "uts", "ipc", "net", "cgroup"] {
         let inside = fixture.run(&["readlink", &format!("/proc/self/ns/{kind}")]).ok();
         let outside = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
