@@ -8,6 +8,7 @@
 mod config;
 mod containers;
 mod error;
+mod probe;
 mod replicas;
 mod serving_files;
 mod steps;

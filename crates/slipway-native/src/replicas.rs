@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use slipway_types::service::{ReplicaState, RunnerConfig};
 
 use crate::containers::{Native, folder};
 use crate::error::NativeError;
+use crate::probe::probe;
 use crate::serving_files::ServingFiles;
 use crate::steps::random_id;
 
@@ -30,7 +30,6 @@ const READY_FILE: &str = "ready";
 const RUN_INSIDE: &str = "/run/slipway";
 const RUN_FOLDER: &str = "shared";
 const SOCKET: &str = "http.sock";
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
 const DEFAULT_MAX_BODY: u64 = 32 << 20;
 const PREDICTION_LIMIT_MS: u64 = 60_000;
 /// A Unix socket's path has at most this many bytes.
@@ -226,7 +225,15 @@ impl Engine for ReplicaEngine {
 
     fn list(&self) -> Result<Vec<ObservedReplica>, EngineError> {
         let ids = self.native.ids().map_err(failed("list containers"))?;
-        let replicas: Vec<ObservedReplica> = ids.iter().filter_map(|id| self.observe(id)).collect();
+        // Side by side: one that does not answer must not hold up the others.
+        let replicas: Vec<ObservedReplica> = std::thread::scope(|scope| {
+            let looks: Vec<_> = ids
+                .iter()
+                .filter(|id| self.is_replica(id))
+                .map(|id| scope.spawn(|| self.observe(id)))
+                .collect();
+            looks.into_iter().filter_map(|look| look.join().ok().flatten()).collect()
+        });
         let present: BTreeSet<&ContainerId> = replicas.iter().map(|r| &r.container).collect();
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| present.contains(id));
         Ok(replicas)
@@ -296,34 +303,6 @@ fn ended(exit: &slipway_types::container::ExitInfo) -> String {
         None if exit.oom_killed => "it ran out of memory".to_owned(),
         None => format!("it exited with code {}", exit.code),
     }
-}
-
-/// Asks the runner whether it is ready; the reason when it is not.
-fn probe(socket: &Path) -> Result<(), String> {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PROBE_LIMIT))?;
-        stream.set_write_timeout(Some(PROBE_LIMIT))?;
-        stream.write_all(b"GET /v2/health/ready HTTP/1.1\r\nhost: replica\r\nconnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(64 << 10).read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = match ask() {
-        Ok(answer) => answer,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err("it is starting".into()),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            return Err("its runner does not listen".into());
-        }
-        Err(error) => return Err(format!("its health check failed: {error}")),
-    };
-    if answer.split_ascii_whitespace().nth(1) == Some("200") {
-        return Ok(());
-    }
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let reason = serde_json::from_str::<serde_json::Value>(body).ok();
-    let reason = reason.as_ref().and_then(|v| v["reason"].as_str()).unwrap_or("it is not ready");
-    Err(reason.to_owned())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), NativeError> {

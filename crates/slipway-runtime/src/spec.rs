@@ -213,7 +213,7 @@ pub(crate) fn specification(
     rootfs: &Path,
     plan: &[Planned],
     process: Value,
-    cgroup: &str,
+    cgroup: &Path,
 ) -> Value {
     let mounts: Vec<Value> = plan
         .iter()
@@ -310,7 +310,7 @@ mod tests {
             Path::new("/d/rootfs"),
             &plan,
             process(&config.process, &env, &user("/")),
-            "/slipway/x",
+            Path::new("/slipway/x"),
         );
         let spec: libcontainer::oci_spec::runtime::Spec = serde_json::from_value(value).unwrap();
         assert_eq!(spec.mounts().as_ref().unwrap().len(), 2, "proc and mqueue");

@@ -9,12 +9,19 @@ pub fn path(base: &str, pairs: &[(&str, &str)]) -> String {
         text.push(if index == 0 { '?' } else { '&' });
         text.push_str(key);
         text.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-                text.push(char::from(byte));
-            } else {
-                let _ = write!(text, "%{byte:02X}");
-            }
+        text.push_str(&segment(value));
+    }
+    text
+}
+
+/// A value as one segment of a path or a query, percent-encoded.
+pub fn segment(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     text

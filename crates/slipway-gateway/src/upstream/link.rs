@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,13 +18,11 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::body::RequestBody;
-
-/// Longest path that fits a Unix socket address, with its terminating zero.
-const MAX_SOCKET_PATH: usize = 107;
 
 /// One HTTP/1.1 connection to a replica.
 pub(crate) struct Link {
@@ -48,11 +46,7 @@ pub(crate) struct SendFailure {
 
 impl Link {
     pub(crate) async fn connect(socket: &Path) -> io::Result<Box<Self>> {
-        let stream = if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            connect_long(socket).await?
-        } else {
-            UnixStream::connect(socket).await?
-        };
+        let stream = connect_to_itself(socket).await?;
         let written = Arc::new(AtomicU64::new(0));
         let io = TokioIo::new(Counted { stream, written: Arc::clone(&written) });
         let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
@@ -120,15 +114,15 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// Connects to a socket whose path is too long for an address, through its opened folder.
-async fn connect_long(socket: &Path) -> io::Result<UnixStream> {
-    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket's path has no folder"));
-    };
-    let folder = std::fs::File::open(folder)?;
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-    path.push(name);
-    UnixStream::connect(path).await
+/// Connects to the socket at this very path, of any length. The folder belongs to the replica, which could put a
+/// link to any other socket of this host in its place.
+async fn connect_to_itself(socket: &Path) -> io::Result<UnixStream> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(socket, flags, Mode::empty())?;
+    if !FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_socket() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the replica's socket is not a socket"));
+    }
+    UnixStream::connect(format!("/proc/self/fd/{}", file.as_raw_fd())).await
 }
 
 /// A stream that counts what is written to it.

@@ -88,8 +88,10 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// Opens a folder, which must be one itself: whoever can write its parent could put a link to anywhere in its place.
     pub fn open(root: &Path, links: Links) -> Result<Self, TreeError> {
-        let fd = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = open(root, flags, Mode::empty())
             .map_err(|e| TreeError::Io { path: root.to_owned(), source: e.into() })?;
         Ok(Self { root: root.to_owned(), fd, links })
     }

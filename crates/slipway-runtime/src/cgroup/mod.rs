@@ -1,11 +1,12 @@
 //! The cgroup of a container: `/slipway/ID` in every hierarchy, by the kernel's files alone.
 //!
-//! On a host with cgroup v1 (legacy or hybrid) it is a folder per controller; with v2 it is one. libcontainer only puts
-//! the first process there; limits, counts and the end are done here.
+//! On a host with cgroup v1 (legacy or hybrid) it is a folder per controller; with v2 it is one. libcontainer has no part
+//! in it.
 
 mod devices;
 mod v1;
 mod v2;
+mod visit;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use rustix::process::{Pid, Signal};
 use slipway_types::container::{ContainerId, Limits};
 
 use crate::files;
+
+pub(crate) use visit::{make_stand_in, prime, stand_in_path};
 
 /// Folder of all of Slipway's containers, relative to a hierarchy's root.
 pub(crate) const PARENT: &str = "slipway";
@@ -120,11 +123,6 @@ impl Cgroup {
         Ok(Self { hierarchy: detect()?, name: name.to_owned() })
     }
 
-    /// As libcontainer is told it.
-    pub(crate) fn spec_path(&self) -> String {
-        format!("/{PARENT}/{}", self.name)
-    }
-
     /// Its folders.
     fn folders(&self) -> Vec<PathBuf> {
         let at = |mount: &Path| mount.join(PARENT).join(&self.name);
@@ -139,8 +137,8 @@ impl Cgroup {
         self.folders().iter().any(|folder| folder.exists())
     }
 
-    /// Makes it, with limits and the list of devices that may be used, on behalf of the container in `owner`.
-    pub(crate) fn create(&self, owner: &Path, limits: &Limits) -> Result<()> {
+    /// Makes it, on behalf of the container in `owner`.
+    pub(crate) fn create(&self, owner: &Path) -> Result<()> {
         match &self.hierarchy {
             Hierarchy::V1(mounts) => v1::create(mounts, &self.name)?,
             Hierarchy::V2(mount) => v2::create(mount, &self.name)?,
@@ -151,6 +149,11 @@ impl Cgroup {
             // Only a help for sweeping.
             let _ = rustix::fs::setxattr(&folder, OWNER, value, rustix::fs::XattrFlags::empty());
         }
+        Ok(())
+    }
+
+    /// Sets limits, and the list of devices that may be used.
+    pub(crate) fn limit(&self, limits: &Limits) -> Result<()> {
         match &self.hierarchy {
             Hierarchy::V1(mounts) => {
                 v1::limit(mounts, &self.name, limits)?;
@@ -224,40 +227,6 @@ impl Cgroup {
     pub(crate) fn destroy(&self) -> Result<()> {
         self.kill()?;
         self.folders().iter().try_for_each(|folder| remove(folder))
-    }
-
-    /// Removes it if nothing is in it.
-    pub(crate) fn remove_if_empty(&self) {
-        if self.processes().is_ok_and(|left| left.is_empty()) {
-            for folder in self.folders() {
-                let _ = std::fs::remove_dir(folder);
-            }
-        }
-    }
-}
-
-/// Makes the next moves of processes between cgroups quick, for a few milliseconds.
-///
-/// The first such move after a pause waits for a grace period of the kernel's RCU (8 ms and more with a tick of 4 ms), and
-/// those right after it do not. To be called by a process that can wait, while others do something else: it moves the
-/// caller to where it is.
-pub(crate) fn prime() {
-    let Ok(hierarchy) = detect() else { return };
-    let (point, controller) = match &hierarchy {
-        Hierarchy::V1(mounts) => {
-            (mounts.first().map(|mount| &mount.point), mounts.first().and_then(|m| m.controllers.first()))
-        }
-        Hierarchy::V2(mount) => (Some(mount), None),
-    };
-    let own = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
-    let path = own.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
-        let wanted = controller.map_or("", String::as_str);
-        controllers.split(',').any(|controller| controller == wanted).then(|| path.trim_start_matches('/'))
-    });
-    if let (Some(point), Some(path)) = (point, path) {
-        let _ = write(&point.join(path).join("cgroup.procs"), "0");
     }
 }
 
@@ -454,7 +423,8 @@ mod tests {
         let cgroup = &scratch.0;
         assert!(!cgroup.exists());
         cgroup.destroy().expect("nothing to do");
-        cgroup.create(Path::new("/some/container"), &Limits::default()).unwrap();
+        cgroup.create(Path::new("/some/container")).unwrap();
+        cgroup.limit(&Limits::default()).unwrap();
         let mut child = sleeper(cgroup);
         assert_eq!(cgroup.processes().unwrap(), [child.id()]);
         assert!(

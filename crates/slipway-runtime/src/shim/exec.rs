@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::mount::MountPropagationFlags;
 use rustix::process::{Pid, PidfdFlags};
 use slipway_types::container::{ExecSpec, ExitInfo};
 
@@ -53,10 +54,6 @@ pub(super) fn main(dir: &Path, id: &str, ready: Ready) -> u8 {
     };
     clean();
     session.finish(&exit, false);
-    if files::lock_state(dir).is_ok_and(|state| state != LockState::Held) {
-        // libcontainer makes the cgroup when it is not there: the container may have ended in between.
-        tenant.cgroup.remove_if_empty();
-    }
     0
 }
 
@@ -109,7 +106,7 @@ fn find_init(dir: &Path) -> Result<Anchor, String> {
     if same && alive { Ok(Anchor { pid: state.pid, pidfd }) } else { Err(gone()) }
 }
 
-/// Enters the mount namespace of the container's shim, where libcontainer's files are.
+/// Enters a copy of the mount namespace of the container's shim, where libcontainer's files are.
 fn join_shim(dir: &Path) -> io::Result<()> {
     let pid = || files::shim_pid(dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
     let shim = pid()?;
@@ -118,7 +115,11 @@ fn join_shim(dir: &Path) -> io::Result<()> {
     if pid()? != shim {
         return Err(io::ErrorKind::NotFound.into());
     }
-    sys::enter_mounts(&namespace)
+    sys::enter_mounts(&namespace)?;
+    // A copy: what is mounted here must not get in the shim's way.
+    sys::unshare(libc::CLONE_NEWNS)?;
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    Ok(rustix::mount::mount_change("/", private)?)
 }
 
 struct Tenant {
@@ -150,19 +151,17 @@ impl Workload for Tenant {
         files::write_json(&prepare::run_dir(&self.dir), name, &value, false)
             .map_err(|error| runtime("cannot write the process", error))?;
         let (mut launch, launcher) = Launch::new(&self.process.args, &env, Some(&self.anchor.pidfd))?;
-        let built = stdio
-            .builder(self.config.id.as_str(), &self.dir, launcher)?
-            .as_tenant()
-            .with_process(Some(&self.process_file))
-            .with_detach(true)
-            .build();
+        let builder = stdio.builder(self.config.id.as_str(), &self.dir, launcher)?;
+        let process = self.process_file.clone();
+        let built = prepare::in_cgroup(&self.cgroup, || {
+            builder.as_tenant().with_process(Some(process)).with_detach(true).build()
+        });
         // The launcher knows better than libcontainer why a program does not run.
         if let Some(failure) = launch.outcome() {
             return Err(failure);
         }
-        let pid = built.map_err(|error| Failure::from_error(&error))?;
         let pid =
-            Pid::from_raw(pid.as_raw()).ok_or_else(|| Failure::runtime("exec", "it made no process"))?;
+            Pid::from_raw(built?.as_raw()).ok_or_else(|| Failure::runtime("exec", "it made no process"))?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .map_err(|errno| Failure::runtime("the process died at once", errno))?;
         self.pidfd = Some(pidfd);

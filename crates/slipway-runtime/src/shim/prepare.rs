@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::container::Container as OciContainer;
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags};
@@ -16,7 +17,7 @@ use slipway_types::container::NetworkMode;
 use super::launch::{Launch, Launcher};
 use super::mounts;
 use super::session::Pipes;
-use crate::cgroup::{Cgroup, View};
+use crate::cgroup::{self, Cgroup, View};
 use crate::config::{ContainerConfig, Process};
 use crate::exit::Failure;
 use crate::mountpoints::{self, MountPoint};
@@ -126,7 +127,7 @@ pub(super) fn prepare(
     stdio: ChildStdio,
 ) -> Result<Prepared, Failure> {
     isolate(config.network)?;
-    cgroup.create(dir, &config.limits).map_err(|error| Failure::from_error(&error))?;
+    cgroup.create(dir).map_err(|error| Failure::from_error(&error))?;
     let run = run_dir(dir);
     let mounted = std::fs::create_dir(&run).and_then(|()| {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -156,21 +157,31 @@ pub(super) fn prepare(
         &rootfs_dir(dir),
         &plan,
         spec::process(&process, &env, &user),
-        &cgroup.spec_path(),
+        &cgroup::stand_in_path(&run),
     );
     let bundle = oci_dir(dir);
     let written = std::fs::create_dir(&bundle)
+        .and_then(|()| cgroup::make_stand_in(&run))
         .and_then(|()| files::write_json(&bundle, "config.json", &specification, false));
     written.map_err(|error| Failure::runtime("cannot write the specification", error))?;
     let (launch, launcher) = Launch::new(&process.args, &env, None)?;
-    let container = stdio
-        .builder(config.id.as_str(), dir, launcher)?
-        .as_init(&bundle)
-        .with_systemd(false)
-        .with_detach(true)
-        .build()
-        .map_err(|error| Failure::from_error(&error))?;
+    let builder = stdio.builder(config.id.as_str(), dir, launcher)?;
+    let container =
+        in_cgroup(cgroup, || builder.as_init(&bundle).with_systemd(false).with_detach(true).build())?;
+    // Only now: they are the container's, not those of what makes it.
+    cgroup.limit(&config.limits).map_err(|error| Failure::from_error(&error))?;
     Ok(Prepared { container, launch })
+}
+
+/// Has libcontainer make a process, which is born where this one is meanwhile: in the container's cgroup.
+pub(super) fn in_cgroup<T>(
+    cgroup: &Cgroup,
+    make: impl FnOnce() -> Result<T, LibcontainerError>,
+) -> Result<T, Failure> {
+    let visit = cgroup.visit().map_err(|error| Failure::from_error(&error))?;
+    let made = make();
+    visit.leave().map_err(|error| Failure::from_error(&error))?;
+    made.map_err(|error| Failure::from_error(&error))
 }
 
 /// Namespaces of the shim itself. Mounts made from here on are seen by it and the container only and vanish with them;

@@ -7,6 +7,7 @@ use super::Context;
 use super::run::environment;
 use crate::attached;
 use crate::failure::{Failure, exit};
+use crate::query;
 
 /// Run one more command in a container that runs
 #[derive(Debug, clap::Args)]
@@ -41,7 +42,7 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         interactive: args.interactive,
     };
     let interactive = spec.interactive;
-    let path = format!("/v1/containers/{}/exec", args.container);
+    let path = format!("/v1/containers/{}/exec", query::segment(&args.container));
     let created: CreatedExec = context.client()?.post(&path, &spec)?;
     let info = attached::connect(&created.attach_socket, interactive)?;
     if let Some(error) = info.error {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Context, for_each};
 use crate::failure::Failure;
+use crate::query;
 
 /// Send a signal to containers
 #[derive(Debug, clap::Args)]
@@ -20,5 +21,7 @@ pub struct Args {
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let client = context.client()?;
     let body = json!({ "signal": args.signal });
-    for_each(context, &args.containers, |name| client.post(&format!("/v1/containers/{name}/kill"), &body))
+    for_each(context, &args.containers, |name| {
+        client.post(&format!("/v1/containers/{}/kill", query::segment(name)), &body)
+    })
 }

@@ -20,6 +20,6 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let client = context.client()?;
     let force = if args.force { "true" } else { "false" };
     for_each(context, &args.containers, |name| {
-        client.delete(&query::path(&format!("/v1/containers/{name}"), &[("force", force)]))
+        client.delete(&query::path(&format!("/v1/containers/{}", query::segment(name)), &[("force", force)]))
     })
 }

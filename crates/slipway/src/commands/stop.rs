@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Context, for_each};
 use crate::failure::Failure;
+use crate::query;
 
 /// Ask containers to end, and end them after a while
 #[derive(Debug, clap::Args)]
@@ -23,5 +24,7 @@ pub struct Args {
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let client = context.client()?;
     let body = json!({ "signal": args.signal, "grace_seconds": args.time });
-    for_each(context, &args.containers, |name| client.post(&format!("/v1/containers/{name}/stop"), &body))
+    for_each(context, &args.containers, |name| {
+        client.post(&format!("/v1/containers/{}/stop", query::segment(name)), &body)
+    })
 }

@@ -1,6 +1,6 @@
 //! Containers that users make.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use slipway_native::NativeError;
@@ -193,8 +193,12 @@ pub fn exec(app: &App, name: &str, spec: &ExecSpec) -> Result<CreatedExec, ApiEr
     Ok(CreatedExec { attach_socket })
 }
 
+/// The foreground `run --rm` and the daemon's own watcher remove the same container: one does it, the other finds it gone.
+static REMOVAL: Mutex<()> = Mutex::new(());
+
 /// Removes a container; one that runs only when forced.
 pub fn remove(app: &App, name: &str, force: bool) -> Result<(), ApiError> {
+    let _turn = REMOVAL.lock().unwrap_or_else(PoisonError::into_inner);
     let record = find(app, name)?;
     if force {
         app.native.discard(&record.id).map_err(native_error)?;

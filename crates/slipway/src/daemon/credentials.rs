@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use slipway_types::image::Credentials;
 use slipway_types::{ApiError, ErrorCode};
@@ -28,6 +29,8 @@ pub fn load(root: &Path) -> Result<BTreeMap<String, Credentials>, ApiError> {
 
 /// Adds, replaces (`Some`) or removes (`None`) the credentials of a registry.
 pub fn set(root: &Path, registry: &str, credentials: Option<Credentials>) -> Result<bool, ApiError> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut all = load(root)?;
     let before = match credentials {
         Some(credentials) => all.insert(registry.to_owned(), credentials),

@@ -1,5 +1,7 @@
 //! The commit that a project folder is at.
 
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,9 +14,13 @@ pub fn commit(folder: &Path) -> Option<String> {
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
+    // A repository's own configuration may name programs (filters, monitors): they get no more than its owner has.
+    let owner = std::fs::metadata(folder).ok()?;
     let output = Command::new("git")
-        // A repository must not be able to make this process, which is root's, run programs of its own.
-        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*"])
+        .uid(owner.uid())
+        .gid(owner.gid())
+        .env("HOME", "/nonexistent")
+        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
         .arg("-C")
         .arg(folder)
         .args(arguments)

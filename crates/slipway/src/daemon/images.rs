@@ -9,7 +9,7 @@ use oci_spec::image::{
 use serde_json::{Value, json};
 use slipway_image::build::CancelFlag;
 use slipway_image::registry::{Compression, Registry};
-use slipway_image::store::{PruneOptions, RemoveReport, StoreError, UnpackLimits};
+use slipway_image::store::{RemoveReport, StoreError, UnpackLimits};
 use slipway_types::build::BuildRequest;
 use slipway_types::image::{Credentials, ImageSummary, InvalidPlatform, Platform, TransferEvent};
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
@@ -56,10 +56,7 @@ pub fn remove(app: &App, name: &str, force: bool) -> Result<RemoveReport, ApiErr
             .with_hint(format!("remove it first: `slipway rm {}`", container.name)));
         }
     }
-    let report = app.store.remove_image(name, force).map_err(store_error)?;
-    // What only this image used goes with it, as `docker rmi` does it; the build cache keeps its layers.
-    app.store.prune(&PruneOptions::default()).map_err(store_error)?;
-    Ok(report)
+    app.store.remove_image(name, force).map_err(store_error)
 }
 
 /// Gives an image one more name.
@@ -172,7 +169,7 @@ fn allowed_change(change: &str) -> Result<(), ApiError> {
 
 /// The image with Dockerfile instructions applied: a build that only changes the configuration.
 fn changed(app: &App, image: &Digest, changes: &[&str]) -> Result<Digest, ApiError> {
-    let name = reference(&format!("slipway/import:{}", image.short()))?;
+    let name = reference(&format!("localhost/slipway-import:{}", slipway_native::random_id()))?;
     app.store.tag(image, &name).map_err(store_error)?;
     let folder = app.store.staging("import").map_err(store_error)?;
     let request = BuildRequest {

@@ -64,9 +64,14 @@ fn reader(container: Result<Container, NativeError>, options: &LogOptions) -> Re
 }
 
 /// Passes lines on until the readers end or nobody listens. Several are merged as their lines come.
-pub fn pump(app: &Arc<App>, readers: Vec<LogReader>, send: impl Fn(LogLine) -> bool + Send + Sync) {
+pub fn pump(
+    app: &Arc<App>,
+    readers: Vec<LogReader>,
+    is_gone: impl Fn() -> bool + Send + Sync,
+    send: impl Fn(LogLine) -> bool + Send + Sync,
+) {
     std::thread::scope(|scope| {
-        let send = &send;
+        let (send, is_gone) = (&send, &is_gone);
         for mut reader in readers {
             scope.spawn(move || {
                 while !app.is_stopping() {
@@ -76,7 +81,11 @@ pub fn pump(app: &Arc<App>, readers: Vec<LogReader>, send: impl Fn(LogLine) -> b
                                 return;
                             }
                         }
-                        Ok(slipway_runtime::LogNext::Idle) => {}
+                        Ok(slipway_runtime::LogNext::Idle) => {
+                            if is_gone() {
+                                return;
+                            }
+                        }
                         Ok(slipway_runtime::LogNext::End) => return,
                         Err(error) => {
                             tracing::warn!(%error, "a log cannot be read");

@@ -120,12 +120,8 @@ impl Reconciler {
             }
         }
         let now_restarts = memory.restarts();
-        if let Some(record) = record
-            && now_restarts != restarts
-            && let Some(mut current) = self.app.state.service(&record.target.spec.name)?
-        {
-            current.restarts = now_restarts;
-            self.app.state.put_service(&current)?;
+        if record.is_some() && now_restarts != restarts {
+            self.app.state.set_restarts(&service, now_restarts)?;
         }
         Ok(acted)
     }

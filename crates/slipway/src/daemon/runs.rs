@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_image::model;
-use slipway_runtime::{Container, LogOptions};
+use slipway_runtime::{Container, LogNext, LogOptions};
 use slipway_types::container::{ContainerId, ContainerSpec, ExitInfo, LogLine, Mount, OutputStream};
-use slipway_types::model::Lineage;
+use slipway_types::model::{Lineage, MODEL_NAME_RULE, valid_model_name};
 use slipway_types::run::{RunEvent, RunSpec, RunState, RunStatus};
 use slipway_types::{ApiError, ErrorCode};
 
@@ -22,17 +22,25 @@ const OUTPUT: &str = "/output";
 const MAX_METRICS: usize = 1000;
 /// How long a cancelled run may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
+const SIGKILL: i32 = 9;
 /// How often, and after which pauses, the end of a run is recorded when the database cannot.
 const RECORD_ATTEMPTS: u32 = 60;
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 /// How often a follower looks whether a run is done.
 const POLL: Duration = Duration::from_millis(50);
+/// How often a follower of a log looks whether anyone still listens.
+const FOLLOW_POLL: Duration = Duration::from_millis(200);
 
 /// Records a run and starts its container; the rest happens on a thread of its own.
 pub fn start(app: &Arc<App>, spec: &RunSpec) -> Result<RunStatus, ApiError> {
     if spec.command.is_empty() {
         return Err(ApiError::new(ErrorCode::InvalidArgument, "no command was given"));
     }
+    if !valid_model_name(&spec.project) {
+        let text = format!("`{}` is not a project name: {MODEL_NAME_RULE}", spec.project);
+        return Err(ApiError::new(ErrorCode::InvalidArgument, text));
+    }
+    let _lease = app.store.lease();
     let image_id = images::find(app, &spec.image).map_err(|error| {
         if error.code == ErrorCode::NotFound {
             ApiError::new(error.code, format!("the image `{}` is not built yet", spec.image)).with_hint(
@@ -44,6 +52,8 @@ pub fn start(app: &Arc<App>, spec: &RunSpec) -> Result<RunStatus, ApiError> {
     })?;
     let data = spec.data.as_deref().map(model::data_digest).transpose();
     let data = data.map_err(|e| ApiError::from_error(ErrorCode::InvalidArgument, &e))?;
+    // Before the database is held: it asks a file system that may be slow.
+    let git_commit = git::commit(&spec.workspace);
     let status = app.state.add_run(spec, |id| RunStatus {
         project: spec.project.clone(),
         state: RunState::Running,
@@ -56,17 +66,16 @@ pub fn start(app: &Arc<App>, spec: &RunSpec) -> Result<RunStatus, ApiError> {
         peak_memory: None,
         metrics: BTreeMap::new(),
         version: None,
-        lineage: Lineage {
-            run: Some(id.clone()),
-            image: Some(image_id),
-            git_commit: git::commit(&spec.workspace),
-            data,
-        },
+        lineage: Lineage { run: Some(id.clone()), image: Some(image_id), git_commit, data },
         id,
     })?;
-    app.event(&format!("run/{}", status.id), "run.started", &spec.command.join(" "));
+    app.event(&format!("run/{}", status.id), "run.started", &format!("{} starts.", spec.command[0]));
     match launch(app, spec, &status) {
         Ok(container) => {
+            // One that was cancelled before it had a container ends now.
+            if folder(app, &status.id).join("cancelled").exists() {
+                let _ = container.signal(SIGKILL);
+            }
             follow(app, status.clone(), spec.clone(), container);
             Ok(status)
         }
@@ -134,13 +143,18 @@ fn follow(app: &Arc<App>, mut status: RunStatus, spec: RunSpec, container: Conta
         let app = owner;
         let id = container.config().id.clone();
         if let Err(error) = conclude(&app, &mut status, &spec, &container) {
-            let mut reason = error.message;
+            let mut reason = error.message.clone();
             error.causes.iter().for_each(|cause| {
                 reason.push_str(": ");
                 reason.push_str(cause);
             });
             remove_container(&app, &id);
-            drop_model(&app, &status.id);
+            if status.exit_code == Some(0) && error.code != ErrorCode::ResourceExhausted {
+                let model = folder(&app, &status.id).join("output/model");
+                reason.push_str(&format!("; its files are kept in {}", model.display()));
+            } else {
+                drop_model(&app, &status.id);
+            }
             finish(&app, &mut status, RunState::Failed, Some(reason));
         }
     });
@@ -208,8 +222,9 @@ fn conclude(
         })?,
     };
     status.version = Some(version.version);
-    remove_container(app, &container.config().id);
+    // The end first: what is left when this is cut short is a container that nobody has, not a run without its end.
     finish(app, status, RunState::Succeeded, None);
+    remove_container(app, &container.config().id);
     // The store has its own copy.
     drop_model(app, &status.id);
     Ok(())
@@ -231,7 +246,10 @@ fn watch(
             status.metrics.clone_from(metrics);
             if reported.elapsed() > Duration::from_secs(1) {
                 reported = std::time::Instant::now();
-                app.state.update_run(status)?;
+                // The end of the run records them as well: a full disk must not end it.
+                if let Err(error) = app.state.update_run(status) {
+                    tracing::warn!(%error, run = status.id, "metrics were not recorded");
+                }
             }
         }
     }
@@ -327,10 +345,12 @@ fn remove_container(app: &App, container: &ContainerId) {
 /// Stops a run; it leaves no model version.
 pub fn cancel(app: &App, id: &str) -> Result<(), ApiError> {
     let (status, _) = find(app, id)?;
-    if status.state.is_final() {
+    if status.state != RunState::Running {
         return Err(ApiError::new(ErrorCode::Conflict, format!("run {id} is done already")));
     }
-    let marker = folder(app, id).join("cancelled");
+    let folder = folder(app, id);
+    std::fs::create_dir_all(&folder).map_err(|e| io("create", &folder, &e))?;
+    let marker = folder.join("cancelled");
     std::fs::write(&marker, "").map_err(|e| io("write", &marker, &e))?;
     if let Some(container) = container(app, id) {
         // One that ends at this very moment needs no signal.
@@ -372,7 +392,19 @@ pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
         match container(app, &status.id) {
             Some(container) => follow(app, status, spec, container),
             None => {
-                finish(app, &mut status, RunState::Failed, Some("the daemon died before it ran".to_owned()));
+                // Its container is gone: it never ran, or everything but its end was done.
+                let made = models::list(app, Some(&status.project))?
+                    .into_iter()
+                    .find(|version| version.lineage.run.as_deref() == Some(&status.id));
+                status.version = made.map(|version| version.version);
+                let (state, reason) = if status.version.is_some() {
+                    (RunState::Succeeded, None)
+                } else if folder(app, &status.id).join("cancelled").exists() {
+                    (RunState::Cancelled, None)
+                } else {
+                    (RunState::Failed, Some("the daemon died before its end was recorded".to_owned()))
+                };
+                finish(app, &mut status, state, reason);
             }
         }
     }
@@ -380,17 +412,32 @@ pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
 }
 
 /// Passes on what a run writes, and its end. `send` says whether anyone still listens.
-pub fn stream(app: &App, status: &RunStatus, send: &mut dyn FnMut(RunEvent) -> bool) {
+pub fn stream(
+    app: &App,
+    status: &RunStatus,
+    is_gone: &dyn Fn() -> bool,
+    send: &mut dyn FnMut(RunEvent) -> bool,
+) {
     if !send(RunEvent::Started(Box::new(status.clone()))) {
         return;
     }
     let mut on_line = |line: LogLine| send(RunEvent::Log(line));
     if let Some(container) = container(app, &status.id) {
         let options = LogOptions { follow: true, ..LogOptions::default() };
-        if let Ok(lines) = container.logs(options) {
-            for line in lines.map_while(Result::ok) {
-                if !on_line(line) {
-                    return;
+        if let Ok(mut lines) = container.logs(options) {
+            loop {
+                match lines.next_within(FOLLOW_POLL) {
+                    Ok(LogNext::Line(line)) => {
+                        if !on_line(line) {
+                            return;
+                        }
+                    }
+                    Ok(LogNext::Idle) => {
+                        if is_gone() || app.is_stopping() {
+                            return;
+                        }
+                    }
+                    Ok(LogNext::End) | Err(_) => break,
                 }
             }
         }
@@ -401,7 +448,7 @@ pub fn stream(app: &App, status: &RunStatus, send: &mut dyn FnMut(RunEvent) -> b
                 send(RunEvent::Finished(Box::new(now)));
                 return;
             }
-            Ok(_) if app.is_stopping() => return,
+            Ok(_) if app.is_stopping() || is_gone() => return,
             Ok(_) => std::thread::sleep(POLL),
             Err(error) => {
                 send(RunEvent::Failed(error));

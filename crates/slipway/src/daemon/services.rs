@@ -43,7 +43,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
     spec.model.clone_from(&version.model);
     spec.version = version.version;
     let image_id = image(app, &mut spec, &version)?;
-    let before = app.state.service(&spec.name)?.filter(|record| !record.deleting);
+    let before = app.state.service(&spec.name)?;
     if request.keep_replicas {
         spec.replicas = before.as_ref().map_or(1, |record| record.target.spec.replicas);
     }
@@ -85,6 +85,11 @@ fn next_record(
         let target = Revision { number: 1, spec, image_id, model };
         return ServiceRecord { target, stable: None, deleting: false, restarts: 0 };
     };
+    if before.deleting {
+        // Replicas of the one that goes may still run: their revision number must not mean this one.
+        let target = Revision { number: before.target.number + 1, spec, image_id, model };
+        return ServiceRecord { target, stable: None, deleting: false, restarts: 0 };
+    }
     let old = &before.target;
     // A moved alias changes labels alone, which is no reason to replace replicas.
     let same = ServiceSpec { replicas: spec.replicas, ..old.spec.clone() } == spec
@@ -256,6 +261,10 @@ mod tests {
         let scaled =
             next_record(Some(&first), ServiceSpec { replicas: 3, ..spec.clone() }, image.clone(), pin(1));
         assert_eq!((scaled.target.number, scaled.target.spec.replicas), (1, 3));
+        let mut going = first.clone();
+        going.deleting = true;
+        let again = next_record(Some(&going), spec.clone(), image.clone(), pin(1));
+        assert_eq!((again.target.number, again.deleting), (2, false));
         let labelled = ModelPin { labels: vec!["champion".into()], ..pin(1) };
         assert_eq!(next_record(Some(&first), spec.clone(), image.clone(), labelled).target.number, 1);
         let updated = next_record(Some(&first), ServiceSpec { version: 2, ..spec }, image, pin(2));

@@ -24,6 +24,7 @@ pub fn up(
     is_gone: &(dyn Fn() -> bool + Sync),
 ) -> Result<UpOutcome, ApiError> {
     let _claim = app.claim(&format!("project {}", request.train.project))?;
+    let _lease = app.store.lease();
     let on_event = |event| {
         // The failure is told once, below.
         matches!(event, BuildEvent::Failed(_)) || send(UpEvent::Build(event))
@@ -35,12 +36,13 @@ pub fn up(
         error
     })?;
     let image = built.image.ok_or_else(|| ApiError::new(ErrorCode::Internal, "the build gave no image"))?;
-    let (version, trained) = train(app, request, &image, send)?;
+    let (version, trained) = train(app, request, &image, send, is_gone)?;
     let mut spec = request.serve.clone();
-    spec.image.clone_from(&request.train.image);
+    // By digest: the name may mean another image by now.
+    spec.image = image.to_string();
     spec.model = format!("{}@{version}", request.train.project);
     let (status, declared) = services::declare(app, services::Declare { spec, keep_replicas: false })?;
-    let ready = wait(app, &status, send)?;
+    let ready = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
         changed: built.executed > 0 || trained || declared,
         image,
@@ -57,6 +59,7 @@ fn train(
     request: &UpRequest,
     image: &Digest,
     send: &(dyn Fn(UpEvent) -> bool + Sync),
+    is_gone: &(dyn Fn() -> bool + Sync),
 ) -> Result<(u64, bool), ApiError> {
     let project = &request.train.project;
     let last = app.state.project(project)?;
@@ -78,23 +81,27 @@ fn train(
         send(UpEvent::TrainSkipped { version: *version });
         return Ok((*version, false));
     }
-    let version = run(app, &request.train, send)?;
+    let spec = RunSpec { image: image.to_string(), ..request.train.clone() };
+    let version = run(app, &spec, send, is_gone)?;
     remember(version)?;
     Ok((version, true))
 }
 
-fn run(app: &Arc<App>, spec: &RunSpec, send: &(dyn Fn(UpEvent) -> bool + Sync)) -> Result<u64, ApiError> {
+fn run(
+    app: &Arc<App>,
+    spec: &RunSpec,
+    send: &(dyn Fn(UpEvent) -> bool + Sync),
+    is_gone: &(dyn Fn() -> bool + Sync),
+) -> Result<u64, ApiError> {
     let status = runs::start(app, spec)?;
     let mut end = None;
-    let mut listening = true;
-    runs::stream(app, &status, &mut |event| {
+    runs::stream(app, &status, is_gone, &mut |event| {
         if let RunEvent::Finished(status) = &event {
             end = Some(status.clone());
         }
-        listening = send(UpEvent::Train(event));
-        listening
+        send(UpEvent::Train(event))
     });
-    if !listening {
+    if end.is_none() && is_gone() {
         // `up` was interrupted: its training run goes with it.
         let _ = runs::cancel(app, &status.id);
         return Err(ApiError::new(ErrorCode::Failed, format!("run {} was cancelled", status.id)));
@@ -112,12 +119,13 @@ fn wait(
     app: &Arc<App>,
     declared: &ServiceStatus,
     send: &(dyn Fn(UpEvent) -> bool + Sync),
+    is_gone: &(dyn Fn() -> bool + Sync),
 ) -> Result<u32, ApiError> {
     let began = Instant::now();
-    let wanted = declared.spec.replicas;
     let mut last = String::new();
     loop {
         let status = services::status(app, &declared.spec.name)?;
+        let wanted = status.spec.replicas;
         let current = status.replicas.iter().filter(|r| r.revision == status.revision);
         let ready = current.clone().filter(|r| r.state == ReplicaState::Ready).count();
         let ready = u32::try_from(ready).unwrap_or(u32::MAX);
@@ -130,9 +138,10 @@ fn wait(
         let message = format!("{ready} of {wanted} replicas are ready {reason}").trim_end().to_owned();
         if message != last {
             last.clone_from(&message);
-            if !send(UpEvent::Deploy { message }) {
-                return Err(ApiError::new(ErrorCode::Failed, "nobody waits any more"));
-            }
+            send(UpEvent::Deploy { message });
+        }
+        if is_gone() || app.is_stopping() {
+            return Err(ApiError::new(ErrorCode::Failed, "nobody waits any more"));
         }
         if began.elapsed() > READY_LIMIT {
             let name = &declared.spec.name;

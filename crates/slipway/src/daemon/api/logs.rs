@@ -29,5 +29,7 @@ async fn read(State(app): State<Arc<App>>, Query(asked): Query<Asked>) -> Result
     let options = LogOptions { since: asked.since, tail: asked.tail, follow: asked.follow };
     let owner = Arc::clone(&app);
     let readers = blocking(move || logs::open(&owner, &asked.name, &options)).await?;
-    Ok(stream::respond(move |lines| logs::pump(&app, readers, |line| lines.send(&line).is_ok())))
+    Ok(stream::respond(move |lines| {
+        logs::pump(&app, readers, || lines.is_closed(), |line| lines.send(&line).is_ok());
+    }))
 }

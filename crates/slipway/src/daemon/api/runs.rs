@@ -58,7 +58,9 @@ async fn start(
         Ok(status) if asked.detach => {
             let _ = lines.send(&RunEvent::Started(Box::new(status)));
         }
-        Ok(status) => runs::stream(&app, &status, &mut |event| lines.send(&event).is_ok()),
+        Ok(status) => {
+            runs::stream(&app, &status, &|| lines.is_closed(), &mut |event| lines.send(&event).is_ok())
+        }
         Err(error) => {
             let _ = lines.send(&RunEvent::Failed(error));
         }

@@ -33,6 +33,17 @@ impl State {
         Ok(())
     }
 
+    /// Sets the restart count and nothing else: a user may change the rest at the same moment.
+    pub fn set_restarts(&self, name: &str, restarts: u64) -> Result<(), StateError> {
+        self.connection()
+            .execute(
+                "UPDATE services SET record = json_set(record, '$.restarts', ?2) WHERE name = ?1",
+                params![name, i64::try_from(restarts).unwrap_or(i64::MAX)],
+            )
+            .during("counting restarts")?;
+        Ok(())
+    }
+
     /// Forgets a service.
     pub fn remove_service(&self, name: &str) -> Result<(), StateError> {
         self.connection()
