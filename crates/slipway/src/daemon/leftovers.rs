@@ -97,8 +97,11 @@ pub fn prune(app: &Arc<App>, scope: Scope) -> Result<Pruned, ApiError> {
     let mut removed = Vec::new();
     let mut note = |kind: &str, message: &dyn std::fmt::Display| removed.push(finding(kind, message));
     for record in app.state.containers()? {
-        if containers::status(app, &record)?.state == ContainerState::Exited {
-            containers::remove(app, record.id.as_str(), false)?;
+        // One that goes meanwhile, as with `run --rm`, is gone.
+        let removed = containers::status(app, &record)
+            .is_ok_and(|status| status.state == ContainerState::Exited)
+            && containers::remove(app, record.id.as_str(), false).is_ok();
+        if removed {
             note("container", &record.name);
         }
     }
@@ -135,7 +138,8 @@ fn prune_models(app: &App, note: &mut impl FnMut(&str, &dyn std::fmt::Display)) 
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let kept = format!("sha256:{name}").parse().is_ok_and(|digest| app.store.has(&digest));
-        if !kept {
+        // One that is being laid out has a name of its own until it is complete.
+        if !kept && !name.starts_with('.') {
             std::fs::remove_dir_all(entry.path()).map_err(|error| {
                 crate::failure::io("remove", &entry.path(), &error)
                     .error

@@ -84,6 +84,17 @@ fn keep(app: &Arc<App>, version: &ModelVersion) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Drops pins of versions that were never recorded, or are gone: what a crash left between two writes.
+pub fn drop_stale_pins(app: &App) -> Result<(), ApiError> {
+    let versions = app.state.model_versions(None)?;
+    for (name, _) in app.store.pins(PIN).map_err(images::store_error)? {
+        if !versions.iter().any(|version| format!("{}@{}", version.model, version.version) == name) {
+            app.store.unpin(PIN, &name).map_err(images::store_error)?;
+        }
+    }
+    Ok(())
+}
+
 /// The version that a reference means.
 pub fn find(app: &App, reference: &ModelRef) -> Result<ModelVersion, ApiError> {
     app.state.find_model(reference)?.ok_or_else(|| {
@@ -148,6 +159,7 @@ pub fn alias(app: &Arc<App>, reference: &ModelRef, alias: &str, delete: bool) ->
             format!("`{alias}` cannot be an alias: expected a name that is no number and not `latest`"),
         ));
     }
+    let _claim = app.claim(&format!("model {}", reference.model))?;
     if delete {
         let named =
             ModelRef { model: reference.model.clone(), selector: ModelSelector::Alias(alias.to_owned()) };
@@ -168,6 +180,7 @@ pub fn alias(app: &Arc<App>, reference: &ModelRef, alias: &str, delete: bool) ->
 
 /// Forgets a version that no service uses.
 pub fn remove(app: &Arc<App>, reference: &ModelRef) -> Result<(), ApiError> {
+    let _claim = app.claim(&format!("model {}", reference.model))?;
     let version = find(app, reference)?;
     let name = format!("{}@{}", version.model, version.version);
     if let Some(service) = services::uses_model(app, &version.manifest)? {
@@ -265,6 +278,7 @@ pub fn pull(
             "the artifact names its model `{model}`, which cannot be used; name another"
         )));
     }
+    let _claim = app.claim(&format!("model {model}"))?;
     let known = app.state.model_versions(Some(model))?.into_iter().any(|v| v.manifest == manifest_digest);
     if !known {
         let version = ModelVersion {

@@ -39,6 +39,9 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
     }
     let _claim = app.claim(&format!("service {}", spec.name))?;
     let reference: ModelRef = spec.model.parse().map_err(invalid)?;
+    // A version must not be removed between its look-up and its pin.
+    let _model = app.claim(&format!("model {}", reference.model))?;
+    let _lease = app.store.lease();
     let version = models::find(app, &reference)?;
     spec.model.clone_from(&version.model);
     spec.version = version.version;
@@ -209,6 +212,23 @@ pub fn unpin_others(app: &App, service: &str, keep: &[u64]) -> Result<(), ApiErr
         let mut parts = name.split('/');
         let (owner, number) = (parts.next(), parts.next().and_then(|n| n.parse::<u64>().ok()));
         if owner == Some(service) && number.is_some_and(|n| !keep.contains(&n)) {
+            app.store.unpin(PIN, &name).map_err(images::store_error)?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops pins of services and revisions that nothing declares: what a crash left between two writes.
+pub fn drop_stale_pins(app: &App) -> Result<(), ApiError> {
+    let records = app.state.services()?;
+    for (name, _) in app.store.pins(PIN).map_err(images::store_error)? {
+        let mut parts = name.split('/');
+        let (owner, number) = (parts.next().unwrap_or(""), parts.next().and_then(|n| n.parse::<u64>().ok()));
+        let declared = records.iter().any(|record| {
+            let stable = record.stable.as_ref().map(|stable| stable.number);
+            record.target.spec.name == owner && (number == Some(record.target.number) || number == stable)
+        });
+        if !declared {
             app.store.unpin(PIN, &name).map_err(images::store_error)?;
         }
     }
