@@ -102,7 +102,8 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 16];
+            // All of it: to close with bytes unread resets the connection.
+            let mut request = [0; REQUEST.len()];
             stream.read_exact(&mut request).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
         });

@@ -2,6 +2,8 @@
 //!
 //! Every method blocks; none forks, none keeps state, so a handle made after a restart is as good as the first.
 
+mod error;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,12 +12,14 @@ use jiff::Timestamp;
 use slipway_types::container::{ContainerState, ExecSpec, ExitInfo};
 
 use crate::attach::{self, AttachClient, AttachError, Event};
-use crate::cgroup::{Cgroup, CgroupError, Stats};
-use crate::config::{ConfigError, ContainerConfig};
+use crate::cgroup::{Cgroup, Stats};
+use crate::config::ContainerConfig;
 use crate::exit;
 use crate::files::{self, LockState, RecoveryLock};
-use crate::log::{LogError, LogOptions, LogReader};
-use crate::shim::{self, SHIM_SOCKET, SpawnError};
+use crate::log::{LogOptions, LogReader};
+use crate::shim::{self, SHIM_SOCKET};
+
+pub use error::ContainerError;
 
 /// Default of `stop_signal`.
 const SIGTERM: i32 = 15;
@@ -58,100 +62,6 @@ pub struct Observed {
     pub shim_alive: bool,
     /// Its shim died without writing how the container ended: call [`Container::recover`].
     pub needs_recovery: bool,
-}
-
-/// Why an operation on a container failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ContainerError {
-    /// Its configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A file of its folder.
-    #[error("cannot {action} {path}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Cause.
-        source: io::Error,
-    },
-    /// The shim did not come up.
-    #[error("the shim of container {id} did not start")]
-    Spawn {
-        /// The container.
-        id: String,
-        /// Cause.
-        source: SpawnError,
-    },
-    /// It ended before its process ran.
-    #[error("container {id} did not start: {}", exit.error.as_deref().unwrap_or("it was ended before"))]
-    NotStarted {
-        /// The container.
-        id: String,
-        /// Code and reason.
-        exit: ExitInfo,
-    },
-    /// The shim is gone and left no exit status: [`Container::recover`] it.
-    #[error("the shim of container {id} is gone")]
-    ShimGone {
-        /// The container.
-        id: String,
-    },
-    /// It took longer than the caller allowed.
-    #[error("container {id} did not {what} within {waited:?}")]
-    Timeout {
-        /// The container.
-        id: String,
-        /// `start` or `end`.
-        what: &'static str,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// The operation needs a running container.
-    #[error("container {id} is not running")]
-    NotRunning {
-        /// The container.
-        id: String,
-    },
-    /// The operation needs a container that does not run.
-    #[error("container {id} is still running")]
-    StillRunning {
-        /// The container.
-        id: String,
-    },
-    /// An exec request that no shim could serve.
-    #[error("exec in container {id}: {reason}")]
-    InvalidExec {
-        /// The container.
-        id: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The conversation with the shim.
-    #[error("container {id}")]
-    Attach {
-        /// The container.
-        id: String,
-        /// Cause.
-        source: AttachError,
-    },
-    /// Its cgroup.
-    #[error("container {id}")]
-    Cgroup {
-        /// The container.
-        id: String,
-        /// Cause.
-        source: CgroupError,
-    },
-    /// Its log.
-    #[error("container {id}")]
-    Log {
-        /// The container.
-        id: String,
-        /// Cause.
-        source: LogError,
-    },
 }
 
 type Result<T> = std::result::Result<T, ContainerError>;

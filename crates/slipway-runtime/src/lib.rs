@@ -40,6 +40,6 @@ pub use config::{ConfigError, ContainerConfig, Process, Rootfs};
 pub use container::{Container, ContainerError, Observed, Started};
 pub use log::{LogError, LogNext, LogOptions, LogReader};
 pub use rootfs::{OverlayError, mount_detached};
-pub use shim::shim_main;
+pub use shim::{SpawnError, shim_main};
 pub use signal::parse_signal;
 pub use sweep::{Leak, PruneError, SweepError, check, prune};

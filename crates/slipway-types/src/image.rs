@@ -121,6 +121,7 @@ impl std::str::FromStr for Platform {
         let parts: Vec<_> = text.split('/').collect();
         let valid = |p: &&str| {
             (1..=32).contains(&p.len())
+                && !p.starts_with('.')
                 && p.bytes()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
         };

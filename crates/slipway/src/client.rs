@@ -32,6 +32,7 @@ type Body = BoxBody<Bytes, std::io::Error>;
 pub struct Client {
     runtime: tokio::runtime::Runtime,
     socket: PathBuf,
+    settings: Settings,
 }
 
 impl Client {
@@ -64,7 +65,7 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|e| Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot start: {e}"))))?;
-        Ok(Self { runtime, socket: settings.socket() })
+        Ok(Self { runtime, socket: settings.socket(), settings: settings.clone() })
     }
 
     fn wait_until_up(&self, settings: &Settings) -> Result<(), Failure> {
@@ -82,7 +83,13 @@ impl Client {
 
     /// A request without a body and its JSON answer.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.call(Method::GET, path, Option::<&()>::None)
+        match self.call(Method::GET, path, Option::<&()>::None) {
+            // A daemon that died while it was asked is replaced: asking changes nothing, so it is asked again.
+            Err(failure) if failure.exit_code == exit::UNREACHABLE => {
+                Self::connect(&self.settings)?.call(Method::GET, path, Option::<&()>::None)
+            }
+            outcome => outcome,
+        }
     }
 
     /// A request with a JSON body and its JSON answer.

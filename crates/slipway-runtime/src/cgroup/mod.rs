@@ -290,10 +290,8 @@ pub(crate) fn by_name(name: &str) -> Result<Cgroup> {
 }
 
 fn detect() -> Result<Hierarchy> {
-    const CGROUP2: u64 = 0x6367_7270;
     let root = Path::new(ROOT);
-    let found = rustix::fs::statfs(root).map_err(|errno| CgroupError::NotMounted(errno.into()))?;
-    if found.f_type as u64 == CGROUP2 {
+    if is_v2(root) {
         return Ok(Hierarchy::V2(root.to_owned()));
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::NotMounted)?;
@@ -302,6 +300,12 @@ fn detect() -> Result<Hierarchy> {
         return Err(CgroupError::NotMounted(io::ErrorKind::NotFound.into()));
     }
     Ok(Hierarchy::V1(mounts))
+}
+
+/// Whether the root of cgroup v2 is mounted there.
+fn is_v2(path: &Path) -> bool {
+    const CGROUP2: u64 = 0x6367_7270;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == CGROUP2)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -9,8 +9,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::{Cgroup, CgroupError, Hierarchy, PARENT, ROOT, Result, read};
 
@@ -77,14 +76,7 @@ impl Cgroup {
     /// libcontainer uses cgroup v2, and then the stand-in, where it finds that file system.
     fn cover(&self, visit: &mut Visit) -> Result<()> {
         if let Hierarchy::V1(_) = self.hierarchy {
-            let covered = || -> rustix::io::Result<()> {
-                let context = rustix::mount::fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-                rustix::mount::fsconfig_create(&context)?;
-                let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
-                let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-                rustix::mount::move_mount(&mount, "", CWD, ROOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            };
-            covered().map_err(|errno| CgroupError::Io {
+            cover().map_err(|errno| CgroupError::Io {
                 action: "cover",
                 path: ROOT.into(),
                 source: errno.into(),
@@ -93,6 +85,16 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Puts cgroup v2 over v1, in this mount namespace.
+fn cover() -> rustix::io::Result<()> {
+    let unified = Path::new(ROOT).join("unified");
+    if super::is_v2(&unified) {
+        return rustix::mount::mount_bind(unified, ROOT);
+    }
+    // Only where nobody has it mounted: a new mount would set the flags of all, and waits for a grace period.
+    rustix::mount::mount("cgroup2", ROOT, "cgroup2", MountFlags::RDONLY, None)
 }
 
 impl Visit {

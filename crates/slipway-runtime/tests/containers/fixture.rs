@@ -151,7 +151,16 @@ impl Fixture {
         config.wait_for_attach = false;
         change(&mut config);
         let container = self.start(&config);
-        container.wait_started(LONG).unwrap();
+        let pid = container.wait_started(LONG).unwrap().pid;
+        if config.process.args.last().is_some_and(|script| script.contains("trap")) {
+            eventually("its trap is set", || {
+                let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                // Ash catches SIGCHLD anyway.
+                let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+                let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+                caught & !(1 << 16) != 0
+            });
+        }
         container
     }
 

@@ -182,13 +182,11 @@ fn a_life_as_files_tell_it() {
 fn stop_asks_then_kills() {
     let fixture = Fixture::new();
     let polite = fixture.sleeper(|_| {});
-    std::thread::sleep(Duration::from_millis(100));
     assert_eq!(polite.stop(None, LONG).unwrap().code, 0);
     let custom = fixture.sleeper(|config| {
         config.process.args[2] = "trap 'exit 5' USR2; while :; do sleep 0.05; done".to_owned();
         config.stop_signal = Some("SIGUSR2".to_owned());
     });
-    std::thread::sleep(Duration::from_millis(100));
     assert_eq!(custom.stop(None, LONG).unwrap().code, 5);
     let deaf = fixture.sleeper(|config| config.process.args = ["sleep", "1000"].map(str::to_owned).to_vec());
     let before = Instant::now();

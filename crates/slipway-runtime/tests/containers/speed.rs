@@ -28,6 +28,6 @@ fn create_to_removed() {
     for (what, mut times) in [("spawned", spawn), ("exited", rest), ("removed", all)] {
         times.sort();
         let at = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1e3;
-        eprintln!("{what:8} min {:.2} median {:.2} p90 {:.2} ms", at(0), at(50), at(90));
+        eprintln!("{what:8} min {:.2} p10 {:.2} median {:.2} p90 {:.2} ms", at(0), at(10), at(50), at(90));
     }
 }
