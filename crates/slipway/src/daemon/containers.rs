@@ -119,6 +119,9 @@ pub fn status(app: &App, record: &ContainerRecord) -> Result<ContainerStatus, Ap
     let container = app.native.container(&record.id).map_err(native_error)?;
     let mut seen = container.observe().map_err(|e| runtime_error(&e))?;
     if seen.needs_recovery {
+        // A container that is being removed looks the same for a moment: then it is gone once it is our turn.
+        let _turn = REMOVAL.lock().unwrap_or_else(PoisonError::into_inner);
+        let container = app.native.container(&record.id).map_err(native_error)?;
         container.recover().map_err(|e| runtime_error(&e))?;
         seen = container.observe().map_err(|e| runtime_error(&e))?;
     }
@@ -145,7 +148,7 @@ pub fn list(app: &App, all: bool) -> Result<Vec<ContainerStatus>, ApiError> {
             Ok(status) if all || status.state != ContainerState::Exited => list.push(status),
             Ok(_) => {}
             // Removed meanwhile.
-            Err(_) if app.state.find_container(record.id.as_str())?.is_none() => {}
+            Err(_) if !app.native.dir(&record.id).exists() => {}
             Err(error) => return Err(error),
         }
     }
@@ -198,14 +201,15 @@ static REMOVAL: Mutex<()> = Mutex::new(());
 
 /// Removes a container; one that runs only when forced.
 pub fn remove(app: &App, name: &str, force: bool) -> Result<(), ApiError> {
-    let _turn = REMOVAL.lock().unwrap_or_else(PoisonError::into_inner);
     let record = find(app, name)?;
+    if !force && status(app, &record)?.state != ContainerState::Exited {
+        return Err(native_error(NativeError::Running(record.id)));
+    }
+    let _turn = REMOVAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let record = find(app, record.id.as_str())?;
     if force {
         app.native.discard(&record.id).map_err(native_error)?;
     } else {
-        if status(app, &record)?.state != ContainerState::Exited {
-            return Err(native_error(NativeError::Running(record.id)));
-        }
         app.native.remove(&record.id).map_err(native_error)?;
     }
     app.state.remove_container(&record.id)?;
