@@ -182,9 +182,10 @@ impl LogReader {
         }
     }
 
-    /// A container whose shim died without a word writes nothing either.
+    /// A container whose shim died without a word writes nothing either, nor does one that was removed.
     fn has_ended(&self) -> bool {
         self.dir.join(exit::EXIT_FILE).exists()
+            || !self.dir.exists()
             || matches!(files::lock_state(&self.dir), Ok(LockState::Free) | Err(_))
     }
 

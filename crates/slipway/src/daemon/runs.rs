@@ -149,8 +149,9 @@ fn follow(app: &Arc<App>, mut status: RunStatus, spec: RunSpec, container: Conta
                 reason.push_str(cause);
             });
             remove_container(&app, &id);
-            if status.exit_code == Some(0) && error.code != ErrorCode::ResourceExhausted {
-                let model = folder(&app, &status.id).join("output/model");
+            let model = folder(&app, &status.id).join("output/model");
+            let full = error.code == ErrorCode::ResourceExhausted;
+            if status.exit_code == Some(0) && !full && !is_empty(&model) {
                 reason.push_str(&format!("; its files are kept in {}", model.display()));
             } else {
                 drop_model(&app, &status.id);
