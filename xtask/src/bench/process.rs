@@ -60,6 +60,8 @@ pub struct Finished {
     pub wall: Duration,
     /// Its standard output.
     pub output: String,
+    /// What it said on standard error, although it succeeded.
+    pub complaint: String,
 }
 
 /// Runs a program to its end and expects success.
@@ -94,7 +96,9 @@ fn execute(command: &mut Command, limit: Duration, interruptible: bool) -> Resul
         }
     };
     match status {
-        (Some(status), wall) if status.success() => Ok(Finished { wall, output: read_back(&mut out) }),
+        (Some(status), wall) if status.success() => {
+            Ok(Finished { wall, output: read_back(&mut out), complaint: read_back(&mut err) })
+        }
         (Some(status), _) => {
             let output = read_back(&mut out) + &read_back(&mut err);
             Err(Error::Failed { command: describe(command), status, output })
@@ -268,8 +272,11 @@ mod tests {
 
     #[test]
     fn measures_reports_and_limits() {
-        let done = run(Command::new("sh").args(["-c", "echo out; sleep 0.05"]), GRACE).unwrap();
-        assert!(done.output == "out\n" && done.wall >= Duration::from_millis(50), "{done:?}");
+        let done = run(Command::new("sh").args(["-c", "echo out; echo odd >&2; sleep 0.05"]), GRACE).unwrap();
+        assert!(
+            done.complaint == "odd\n" && done.output == "out\n" && done.wall >= Duration::from_millis(50),
+            "{done:?}"
+        );
         let failed = run(Command::new("sh").args(["-c", "echo why >&2; exit 3"]), GRACE).unwrap_err();
         assert!(failed.to_string().ends_with("(exit status: 3):\n    why"), "{failed}");
         let slow = run(Command::new("sleep").arg("60"), Duration::from_millis(10)).unwrap_err();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::image;
 use super::packages::RUNC;
-use super::process::{clean_up, find_program, run};
+use super::process::{Finished, clean_up, find_program, run};
 
 const QUICK: Duration = Duration::from_secs(30);
 
@@ -37,11 +37,11 @@ impl Bundle {
     }
 
     /// Runs it once, and removes the container, as `runc run` does.
-    pub fn run(&self, number: usize) -> Result<Duration, Error> {
+    pub fn run(&self, number: usize) -> Result<Finished, Error> {
         let name = format!("slipway-bench-{}-{number}", std::process::id());
         let mut command = self.command();
         command.arg("run").arg("--bundle").arg(&self.folder).arg(name);
-        Ok(run(&mut command, QUICK)?.wall)
+        run(&mut command, QUICK)
     }
 
     /// Its version.

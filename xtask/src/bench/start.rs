@@ -1,11 +1,12 @@
 //! `bench run`: from starting the command line to the container being gone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::docker::Docker;
 use super::error::Error;
 use super::packages::{BUSYBOX, DOCKER, RUNC, require};
-use super::process::{pause, run};
+use super::process::{Finished, pause, run};
 use super::report::Goal;
 use super::runc::Bundle;
 use super::slipway::{QUICK, Slipway};
@@ -32,7 +33,7 @@ pub struct Args {
     warm_up: u32,
 }
 
-type Act<'a> = Box<dyn Fn(usize) -> Result<Duration, Error> + 'a>;
+type Act<'a> = Box<dyn Fn(usize) -> Result<Finished, Error> + 'a>;
 
 /// Measures.
 pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
@@ -48,13 +49,14 @@ pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
     });
     let bundle = require(&[RUNC], bench.install).and_then(|()| Bundle::new(bench.scratch.folder("r")?));
 
-    let slipway_run = |_| timed(slipway.command().args(["run", "--rm", IMAGE, "true"]));
+    let slipway_run = |_| run(slipway.command().args(["run", "--rm", IMAGE, "true"]), QUICK);
     let mut contenders: Vec<(&str, Act)> = vec![(SLIPWAY, Box::new(slipway_run))];
     match &docker {
         Ok(docker) => {
             bench.report.versions.push(("docker".into(), docker.version()?));
-            let bridge = |_| timed(docker.command().args(["run", "--rm", IMAGE, "true"]));
-            let none = |_| timed(docker.command().args(["run", "--rm", "--network", "none", IMAGE, "true"]));
+            let bridge = |_| run(docker.command().args(["run", "--rm", IMAGE, "true"]), QUICK);
+            let none =
+                |_| run(docker.command().args(["run", "--rm", "--network", "none", IMAGE, "true"]), QUICK);
             contenders.push((BRIDGE, Box::new(bridge)));
             contenders.push((NO_NETWORK, Box::new(none)));
         }
@@ -72,16 +74,21 @@ pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
 
     let (warm_up, rounds) = (args.warm_up as usize, args.rounds as usize);
     say(format!("{rounds} rounds after {warm_up} to warm up"));
+    let mut said: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for round in 0..warm_up + rounds {
         for (name, act) in &contenders {
             if bench.report.gave_up(name) {
                 continue;
             }
             match act(round) {
-                Ok(time) if round >= warm_up => {
-                    bench.report.add(METRIC, "ms", Better::Lower, name, time.as_secs_f64() * 1000.0);
+                Ok(done) => {
+                    if !done.complaint.is_empty() {
+                        said.entry(*name).or_default().push(done.complaint);
+                    }
+                    if round >= warm_up {
+                        bench.report.add(METRIC, "ms", Better::Lower, name, done.wall.as_secs_f64() * 1000.0);
+                    }
                 }
-                Ok(_) => {}
                 Err(error @ Error::Interrupted) => return Err(error),
                 Err(error) if *name == SLIPWAY => return Err(error),
                 Err(error) => bench.report.give_up(name, &error),
@@ -89,6 +96,10 @@ pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
             pause(SETTLE)?;
         }
     }
+    bench
+        .report
+        .notes
+        .extend(said.iter().filter_map(|(name, said)| complaints(name, warm_up + rounds, said)));
     for (than, times) in [(BRIDGE, 12.0), (BARE, 1.0)] {
         bench.report.goals.push(Goal { metric: METRIC.into(), than: than.into(), times });
     }
@@ -96,6 +107,20 @@ pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-fn timed(command: &mut std::process::Command) -> Result<Duration, Error> {
-    Ok(run(command, QUICK)?.wall)
+/// Success with a complaint is not what was to be measured, so a reader has to know.
+fn complaints(name: &str, runs: usize, complaints: &[String]) -> Option<String> {
+    let first = complaints.first()?.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    Some(format!("`{name}` succeeded but complained in {} of {runs} runs, first: {first}", complaints.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_complaints() {
+        assert_eq!(complaints("x", 3, &[]), None);
+        let text = complaints("x", 3, &["error: a\n  because: b\n".into(), "c".into()]).unwrap();
+        assert_eq!(text, "`x` succeeded but complained in 2 of 3 runs, first: error: a; because: b");
+    }
 }

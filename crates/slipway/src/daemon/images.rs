@@ -126,7 +126,16 @@ pub fn push(
 }
 
 /// Makes an image of a root file system's tar. `pairs` has one `name` and any number of `change`s.
-pub fn import(app: &App, pairs: &[(String, String)], reader: impl Read) -> Result<Digest, ApiError> {
+pub fn import(app: &App, pairs: &[(String, String)], mut reader: impl Read) -> Result<Digest, ApiError> {
+    let outcome = import_from(app, pairs, &mut reader);
+    if outcome.is_err() {
+        // A client that still sends would see a broken connection instead of the reason.
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
+    }
+    outcome
+}
+
+fn import_from(app: &App, pairs: &[(String, String)], reader: &mut impl Read) -> Result<Digest, ApiError> {
     let name = pairs.iter().find(|(key, _)| key == "name").map(|(_, value)| value.as_str());
     let name = reference(name.ok_or_else(|| invalid("the image has no name"))?)?;
     let changes: Vec<&str> =
