@@ -2,6 +2,8 @@
 
 mod project;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use self::project::Project;
@@ -10,7 +12,7 @@ use super::error::Error;
 use super::packages::{BUSYBOX, DOCKER, require};
 use super::process::{pause, run};
 use super::report::Goal;
-use super::slipway::{QUICK, Slipway};
+use super::slipway::{Programs, QUICK, Slipway};
 use super::stats::Better;
 use super::{Bench, image, say};
 
@@ -41,12 +43,14 @@ pub struct Args {
     heavy_rounds: u32,
 }
 
-/// A builder: how it builds, and how it forgets everything but the base image.
+/// A builder with a state of its own.
 trait Builder {
     fn name(&self) -> &'static str;
     /// Builds, and gives the time and the image's id.
     fn build(&self, project: &Project) -> Result<(Duration, String), Error>;
-    fn forget(&self) -> Result<(), Error>;
+    /// One that knows nothing but the base image. To make this one forget would not do: on some file systems files are
+    /// slow to create for a minute after many were removed.
+    fn fresh(&self, setup: &Setup, folder: PathBuf) -> Result<Box<dyn Builder>, Error>;
     /// What a file of the image holds.
     fn read(&self, path: &str) -> Result<String, Error>;
 }
@@ -57,13 +61,11 @@ impl Builder for Slipway {
     }
 
     fn build(&self, project: &Project) -> Result<(Duration, String), Error> {
-        let done = run(self.command().args(["build", "-q", "-t", RESULT]).arg(project.folder()), LIMIT)?;
-        Ok((done.wall, done.output.trim().to_owned()))
+        timed_build(self.command(), project)
     }
 
-    fn forget(&self) -> Result<(), Error> {
-        self.call(&["rmi", RESULT], QUICK)?;
-        self.call(&["system", "prune", "--build-cache"], LIMIT).map(drop)
+    fn fresh(&self, setup: &Setup, folder: PathBuf) -> Result<Box<dyn Builder>, Error> {
+        Ok(Box::new(setup.slipway(&folder)?))
     }
 
     fn read(&self, path: &str) -> Result<String, Error> {
@@ -77,14 +79,11 @@ impl Builder for Docker {
     }
 
     fn build(&self, project: &Project) -> Result<(Duration, String), Error> {
-        let done = run(self.command().args(["build", "-q", "-t", RESULT]).arg(project.folder()), LIMIT)?;
-        Ok((done.wall, done.output.trim().to_owned()))
+        timed_build(self.command(), project)
     }
 
-    fn forget(&self) -> Result<(), Error> {
-        self.call(&["rmi", RESULT], QUICK)?;
-        self.call(&["image", "prune", "-f"], LIMIT)?;
-        self.call(&["builder", "prune", "-af"], LIMIT).map(drop)
+    fn fresh(&self, setup: &Setup, folder: PathBuf) -> Result<Box<dyn Builder>, Error> {
+        Ok(Box::new(setup.docker(folder)?))
     }
 
     fn read(&self, path: &str) -> Result<String, Error> {
@@ -92,19 +91,44 @@ impl Builder for Docker {
     }
 }
 
+/// What a builder is started with.
+struct Setup {
+    programs: Programs,
+    tar: PathBuf,
+}
+
+impl Setup {
+    fn slipway(&self, folder: &Path) -> Result<Slipway, Error> {
+        let slipway = Slipway::start(&self.programs, folder, &folder.join("s"))?;
+        run(slipway.command().arg("import").arg(&self.tar).arg(BASE), QUICK)?;
+        Ok(slipway)
+    }
+
+    fn docker(&self, folder: PathBuf) -> Result<Docker, Error> {
+        let docker = Docker::start(folder)?;
+        docker.import(&self.tar, BASE)?;
+        Ok(docker)
+    }
+}
+
+fn timed_build(mut command: Command, project: &Project) -> Result<(Duration, String), Error> {
+    // A builder that makes its result durable would otherwise write out what the one before left in memory.
+    rustix::fs::sync();
+    let done = run(command.args(["build", "-q", "-t", RESULT]).arg(project.folder()), LIMIT)?;
+    Ok((done.wall, done.output.trim().to_owned()))
+}
+
 /// Measures.
 pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
     require(&[BUSYBOX], bench.install)?;
-    let tar = image::tar(bench.scratch.path())?;
+    let setup = Setup { programs: bench.programs.clone(), tar: image::tar(bench.scratch.path())? };
     let bytes = if args.full { 1_000_000_000 } else { 200_000_000 };
     say(format!("writing {} files, {} MB", project::FILES, bytes / 1_000_000));
     let project = Project::create(&bench.scratch.folder("project")?, BASE, bytes)?;
     say("starting slipway and dockerd");
-    let slipway = Slipway::start(&bench.programs, bench.scratch.path(), &bench.scratch.folder("s")?)?;
-    run(slipway.command().arg("import").arg(&tar).arg(BASE), QUICK)?;
+    let slipway = setup.slipway(&bench.scratch.folder("w")?)?;
     let docker = require(&[DOCKER], bench.install).and_then(|()| {
-        let docker = Docker::start(bench.scratch.folder("d")?)?;
-        docker.import(&tar, BASE)?;
+        let docker = setup.docker(bench.scratch.folder("d")?)?;
         bench.report.versions.push(("docker".into(), docker.version()?));
         Ok(docker)
     });
@@ -114,7 +138,7 @@ pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => bench.report.give_up(BUILDKIT, error),
     }
-    let mut session = Session { bench, builders, project };
+    let mut session = Session { bench, setup, builders, project };
     session.no_op(args.rounds)?;
     session.changed(APP, args.rounds)?;
     session.changed(BIG, args.heavy_rounds)?;
@@ -126,6 +150,7 @@ pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
 
 struct Session<'a> {
     bench: &'a mut Bench,
+    setup: Setup,
     builders: Vec<&'a dyn Builder>,
     project: Project,
 }
@@ -175,12 +200,18 @@ impl Session<'_> {
 
     fn cold(&mut self, rounds: u32) -> Result<(), Error> {
         say(COLD);
-        for _ in 0..rounds {
-            for (name, time) in self.each(|builder, project| {
-                builder.forget()?;
-                Ok(builder.build(project)?.0)
-            })? {
-                self.add(COLD, name, time);
+        for round in 0..rounds {
+            let mut results = Vec::new();
+            for builder in self.builders.clone() {
+                let folder = self.bench.scratch.folder(&format!("c{round}{}", results.len()))?;
+                let built = builder.fresh(&self.setup, folder).and_then(|fresh| fresh.build(&self.project));
+                results.push((builder.name(), built));
+            }
+            for (name, built) in results {
+                match built {
+                    Ok((time, _)) => self.add(COLD, name, time),
+                    Err(error) => self.give_up(name, error)?,
+                }
             }
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! A Slipway of the benchmark's own, with its state in a temporary folder.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -117,11 +117,14 @@ impl Drop for Slipway {
             for container in self.names(&["ps", "--all", "--format", "json"], "/id") {
                 let _ = clean_up(self.command().args(["rm", "--force"]).arg(container), QUICK);
             }
+            // The daemon ends the gateway, a moment after the last service is gone.
+            let until = Instant::now() + Duration::from_secs(5);
+            while TcpStream::connect(self.gateway).is_ok() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let _ = clean_up(self.command().args(["daemon", "stop"]), QUICK);
         }
         self.daemon.stop();
-        // The gateway ends by itself once no service is declared.
-        std::thread::sleep(Duration::from_millis(300));
         for line in kill_leftovers(&self.root, &["slipway", "slipway-runner"]) {
             eprintln!("warning: Slipway left a process behind, which was killed: {line}");
         }

@@ -1,7 +1,7 @@
 //! Builds, as the API and `up` run them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use slipway_image::build::{BaseImages, BaseProgress, BuildOutcome, CancelFlag, ResolvedBase};
@@ -23,19 +23,20 @@ pub fn build(
     is_gone: &(dyn Fn() -> bool + Sync),
 ) -> Result<BuildOutcome, Box<BuildFailure>> {
     let cancel = CancelFlag::new();
-    let done = AtomicBool::new(false);
+    let (running, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        // A step that says nothing would not notice that nobody listens any more.
-        scope.spawn(|| {
-            while !done.load(Ordering::SeqCst) {
+        // A step that says nothing would not notice that nobody listens any more. The build's end, a panic too, drops
+        // the sender, which ends this thread at once.
+        let cancel_when_alone = cancel.clone();
+        scope.spawn(move || {
+            while ended.recv_timeout(LISTENER_POLL) == Err(RecvTimeoutError::Timeout) {
                 if is_gone() || app.is_stopping() {
-                    cancel.cancel();
+                    cancel_when_alone.cancel();
                 }
-                std::thread::sleep(LISTENER_POLL);
             }
         });
         let outcome = build_until(app, request, on_event, &cancel);
-        done.store(true, Ordering::SeqCst);
+        drop(running);
         outcome
     })
 }
@@ -105,7 +106,7 @@ impl BaseImages for Bases {
         })?;
         let client = (self.client)()?;
         // The pull reports from other threads; its reports are passed on from this one.
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let on_event: images::OnEvent = Arc::new(move |event| {
             let _ = sender.send(event);
         });
