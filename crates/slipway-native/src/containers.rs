@@ -69,6 +69,11 @@ impl Native {
         Container::open(&self.dir(id)).map_err(|source| NativeError::Runtime { id: id.clone(), source })
     }
 
+    /// Whether a container is all there: not before it is made, and not any more once its removal has begun.
+    pub fn is_complete(&self, id: &ContainerId) -> bool {
+        self.dir(id).join(CONFIG_FILE).exists()
+    }
+
     /// What a container of this image would execute.
     pub fn plan(
         &self,
@@ -140,7 +145,7 @@ impl Native {
     /// Removes a container that does not run, and the pin of its image.
     pub fn remove(&self, id: &ContainerId) -> Result<(), NativeError> {
         let dir = self.dir(id);
-        if dir.join(CONFIG_FILE).exists() {
+        if self.is_complete(id) {
             self.container(id)?.remove().map_err(|source| NativeError::Runtime { id: id.clone(), source })?;
         } else if dir.exists() {
             // Its making was cut short before there was anything to run.
@@ -152,7 +157,7 @@ impl Native {
 
     /// Ends a container whatever state it is in, and removes it.
     pub fn discard(&self, id: &ContainerId) -> Result<(), NativeError> {
-        if self.dir(id).join(CONFIG_FILE).exists() {
+        if self.is_complete(id) {
             let container = self.container(id)?;
             let fail = |source| NativeError::Runtime { id: id.clone(), source };
             if container.observe().map_err(fail)?.state != ContainerState::Exited

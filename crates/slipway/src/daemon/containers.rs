@@ -147,8 +147,8 @@ pub fn list(app: &App, all: bool) -> Result<Vec<ContainerStatus>, ApiError> {
         match status(app, record) {
             Ok(status) if all || status.state != ContainerState::Exited => list.push(status),
             Ok(_) => {}
-            // Removed meanwhile.
-            Err(_) if !app.native.dir(&record.id).exists() => {}
+            // It is just being made or removed.
+            Err(_) if !app.native.is_complete(&record.id) => {}
             Err(error) => return Err(error),
         }
     }

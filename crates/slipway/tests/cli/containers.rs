@@ -184,3 +184,25 @@ fn a_detached_container_with_rm_goes_by_itself() {
     wait_for("its removal", Duration::from_secs(5), || s.run(&["ps", "-aq"]).ok().is_empty().then_some(()));
     s.finish();
 }
+
+/// Containers that are just being made or removed are no errors to who looks, and `--rm` removes each once.
+#[test]
+fn looking_while_containers_come_and_go() {
+    let s = Slipway::new();
+    s.busybox();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                s.run(&["ps", "-aq"]).ok();
+            }
+        });
+        for _ in 0..40 {
+            let outcome = s.run(&["run", "--rm", "box", "true"]);
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        looking.join().unwrap();
+    });
+    s.finish();
+}
