@@ -1,5 +1,6 @@
 //! The two programs, side by side as they are installed.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,6 +29,12 @@ pub fn build(release: bool) -> Result<PathBuf, String> {
 fn place(from: &Path, to: &Path) -> Result<(), String> {
     let aside = to.with_extension("new");
     let _ = std::fs::remove_file(&aside);
+    // Renaming one link of a file over another does nothing, and would leave both.
+    if let (Ok(old), Ok(new)) = (to.metadata(), from.metadata())
+        && (old.dev(), old.ino()) == (new.dev(), new.ino())
+    {
+        return Ok(());
+    }
     std::fs::hard_link(from, &aside)
         .or_else(|_| std::fs::copy(from, &aside).map(drop))
         .and_then(|()| std::fs::rename(&aside, to))

@@ -364,7 +364,8 @@ async fn metrics_tell_of_gateway_replicas_and_containers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_finishes_what_is_under_way_and_frees_the_address() {
-    let world = World::new().await;
+    // An address that no other test listens on: the port is free for a moment.
+    let world = World::with(|config| config.listen = vec![([127, 72, 19, 3], 0).into()]).await;
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
     let replica = Replica::start(world.path(), 1, move |request| {
