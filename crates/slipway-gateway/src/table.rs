@@ -38,7 +38,8 @@ pub(crate) struct Table {
     pub generation: u64,
     services: BTreeMap<String, Arc<Service>>,
     by_model: HashMap<String, Arc<Service>>,
-    by_host: HashMap<String, Arc<Service>>,
+    /// By the name in lower case; nothing where several services share it.
+    by_host: HashMap<String, Option<Arc<Service>>>,
 }
 
 /// One service.
@@ -115,7 +116,11 @@ impl Table {
         }
         for (name, service) in &table.services {
             table.by_model.entry(service.model.clone()).or_insert_with(|| Arc::clone(service));
-            table.by_host.entry(name.to_ascii_lowercase()).or_insert_with(|| Arc::clone(service));
+            table
+                .by_host
+                .entry(name.to_ascii_lowercase())
+                .and_modify(|shared| *shared = None)
+                .or_insert_with(|| Some(Arc::clone(service)));
         }
         Ok(table)
     }
@@ -146,9 +151,9 @@ impl Table {
         self.services.get(name).or_else(|| self.by_model.get(name))
     }
 
-    /// The service whose name, in lower case, is a label of a host name.
+    /// The service of this name or, host names having no case, the only one whose name differs from it in case alone.
     pub(crate) fn host(&self, label: &str) -> Option<&Arc<Service>> {
-        self.services.get(label).or_else(|| self.by_host.get(&label.to_ascii_lowercase()))
+        self.services.get(label).or_else(|| self.by_host.get(&label.to_ascii_lowercase())?.as_ref())
     }
 
     /// The known services for an error message.
@@ -199,6 +204,15 @@ mod tests {
 
     fn table(before: &Table, services: Vec<Route>) -> Result<Table, TableError> {
         before.next(&RoutingTable { generation: before.generation + 1, services }, &Limits::default(), 1)
+    }
+
+    #[test]
+    fn a_host_name_never_means_one_of_several_services() {
+        let services = ["Beta", "Digits", "DIGITS"].map(|name| route(name, "m", &[]));
+        let table = table(&Table::default(), services.into()).unwrap();
+        let host = |label: &str| table.host(label).map(|service| service.name.as_str());
+        assert_eq!((host("beta"), host("BETA")), (Some("Beta"), Some("Beta")));
+        assert_eq!((host("Digits"), host("DIGITS"), host("digits")), (Some("Digits"), Some("DIGITS"), None));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use slipway_types::container::Limits;
 use slipway_types::model::{MODEL_NAME_RULE, valid_model_name};
 use slipway_types::project::Project;
@@ -63,19 +64,9 @@ impl LoadedProject {
         Ok(loaded)
     }
 
-    /// The image name of the project: `slipway/<name in lower case>`.
+    /// The image name of the project: `slipway/<name>`, see [`repository`].
     pub fn image_name(&self) -> String {
-        let mut name: String = self
-            .project
-            .name
-            .to_ascii_lowercase()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
-            .collect();
-        while name.ends_with('-') {
-            name.pop();
-        }
-        format!("slipway/{name}:latest")
+        format!("slipway/{}:latest", repository(&self.project.name))
     }
 
     /// Limits of training containers.
@@ -105,6 +96,20 @@ impl LoadedProject {
         let text = self.project.serve.max_body.as_deref();
         text.map(parse_bytes).transpose().map_err(|e| ("serve.max_body", e.to_string()))
     }
+}
+
+/// The part of a repository name that a project's name becomes. Repositories know lower case and little punctuation:
+/// a name that has to change for that gets a hash of what it was, so that no two names share a repository.
+fn repository(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let mapped: String = name.chars().map(plain).collect();
+    let mapped = mapped.trim_end_matches('-');
+    if mapped == name {
+        return name.to_owned();
+    }
+    let hash = Sha256::digest(name.as_bytes());
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{mapped}-{hash}")
 }
 
 /// The limits that a memory size and a CPU count mean.
@@ -155,9 +160,28 @@ mod tests {
     #[test]
     fn the_smallest_project_has_defaults() {
         let loaded = load("name = \"My_Model\"").unwrap();
-        assert_eq!(loaded.image_name(), "slipway/my-model:latest");
+        assert_eq!(loaded.image_name(), "slipway/my-model-d427b692:latest");
         assert_eq!(loaded.project.train.command, ["python", "train.py"]);
         assert_eq!(loaded.batch().unwrap().max_delay_us, 0);
+    }
+
+    #[test]
+    fn no_two_projects_share_an_image() {
+        let longest = "x".repeat(127);
+        let names = [
+            "digits", "Digits", "my-model", "my_model", "my.model", "My-Model", "a", "a-", "a--", "a-_",
+            "a.b",
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for name in names.map(str::to_owned).into_iter().chain([format!("{longest}_"), format!("{longest}.")])
+        {
+            let image = load(&format!("name = \"{name}\"")).unwrap().image_name();
+            let reference: slipway_types::Reference = image.parse().unwrap();
+            assert!(seen.insert(reference.to_string()), "{name}: {image}");
+        }
+        for unchanged in ["digits", "my-model", "a"] {
+            assert_eq!(repository(unchanged), unchanged);
+        }
     }
 
     #[test]
