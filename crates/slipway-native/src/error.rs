@@ -1,5 +1,7 @@
 //! What goes wrong between an image and a running container.
 
+use std::error::Error;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use slipway_image::store::StoreError;
@@ -53,9 +55,7 @@ impl NativeError {
             Self::Store(error) if error.is_out_of_space() => ErrorCode::ResourceExhausted,
             Self::NoCommand | Self::MountSource(_) => ErrorCode::InvalidArgument,
             Self::NotRunning(_) | Self::Running(_) => ErrorCode::Conflict,
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                ErrorCode::ResourceExhausted
-            }
+            Self::Runtime { .. } | Self::Io { .. } if is_full(io_kind(self)) => ErrorCode::ResourceExhausted,
             Self::Store(_) | Self::Runtime { .. } | Self::Io { .. } => ErrorCode::Internal,
         }
     }
@@ -70,9 +70,60 @@ impl NativeError {
     }
 }
 
+/// The kind of the first IO error among an error and its causes.
+pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> ErrorKind {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| {
+            error
+                .downcast_ref::<std::io::Error>()
+                .map(std::io::Error::kind)
+                .or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|errno| errno.kind()))
+        })
+        .unwrap_or(ErrorKind::Other)
+}
+
+/// An error as an IO error of the kind that it came from, so that whoever gets it can tell a full disk.
+pub(crate) fn as_io(error: impl Error + Send + Sync + 'static) -> std::io::Error {
+    std::io::Error::new(io_kind(&error), error)
+}
+
+/// Whether a file system, or a quota on it, is full.
+pub(crate) fn is_full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 pub(crate) fn io<'a>(
     action: &'static str,
     path: &'a std::path::Path,
 ) -> impl FnOnce(std::io::Error) -> NativeError + 'a {
     move |source| NativeError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_runtime::OverlayError;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_however_deep_it_is() {
+        let full = || std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let overlay = OverlayError::Mount { layers: 2, detail: String::new(), source: full() };
+        let seen = as_io(overlay);
+        assert_eq!(seen.kind(), ErrorKind::StorageFull);
+        assert!(seen.to_string().contains("2 layers"), "{seen}");
+        let missing = OverlayError::Layer { path: "/a".into(), source: ErrorKind::NotFound.into() };
+        assert_eq!(as_io(missing).kind(), ErrorKind::NotFound);
+        assert_eq!(as_io(OverlayError::TooManyLayers(900)).kind(), ErrorKind::Other);
+
+        let runtime = |source| NativeError::Runtime {
+            id: ContainerId::from_random([1; 12]),
+            source: ContainerError::Io { action: "write", path: "/c".into(), source },
+        };
+        assert_eq!(runtime(full()).code(), ErrorCode::ResourceExhausted);
+        assert_eq!(runtime(ErrorKind::NotFound.into()).code(), ErrorCode::Internal);
+        let quota =
+            NativeError::Io { action: "make", path: "/c".into(), source: ErrorKind::QuotaExceeded.into() };
+        assert_eq!(quota.code(), ErrorCode::ResourceExhausted);
+    }
 }

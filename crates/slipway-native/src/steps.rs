@@ -11,6 +11,7 @@ use slipway_runtime::{Container, ContainerConfig, Process, Rootfs, mount_detache
 use slipway_types::container::{ContainerId, OutputStream};
 
 use crate::containers::Native;
+use crate::error::{as_io, io_kind, is_full};
 
 /// How often a running step looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(100);
@@ -19,7 +20,7 @@ const SIGKILL: i32 = 9;
 impl StepRunner for Native {
     fn open_root(&self, lowers: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
         let lowers: Vec<PathBuf> = lowers.iter().rev().cloned().collect();
-        mount_detached(&lowers, upper, work, false).map_err(io::Error::other)
+        mount_detached(&lowers, upper, work, false).map_err(as_io)
     }
 
     fn run(
@@ -30,7 +31,7 @@ impl StepRunner for Native {
     ) -> Result<StepExit, StepError> {
         let id = random_id();
         let dir = self.dir(&id);
-        crate::containers::folder(&dir, 0o700).map_err(|e| start_failed(&e))?;
+        crate::containers::folder(&dir, 0o700).map_err(start_failed)?;
         // The builder lists layers as overlayfs does, the runtime from the lowest up.
         let lowers = step.lowers.iter().rev().cloned().collect();
         let rootfs = Rootfs { lowers, upper: step.upper.clone(), work: step.work.clone() };
@@ -50,11 +51,11 @@ impl StepRunner for Native {
         config.ephemeral = true;
         let outcome = Container::create(&dir, &config)
             .and_then(|container| container.spawn_shim(self.exe()).map(|()| container))
-            .map_err(|e| start_failed(&e))
+            .map_err(start_failed)
             .and_then(|container| follow(&container, output, cancel));
         let cleared = self.discard(&id).map_err(|e| StepError::Host {
             what: format!("the step's container {id} could not be removed"),
-            source: io::Error::other(e),
+            source: as_io(e),
         });
         let exit = outcome?;
         cleared?;
@@ -67,9 +68,9 @@ fn follow(
     output: &mut dyn FnMut(OutputStream, &[u8]),
     cancel: &CancelFlag,
 ) -> Result<StepExit, StepError> {
-    let mut client = AttachClient::connect(&container.socket()).map_err(|e| start_failed(&e))?;
-    client.attach(false).map_err(|e| start_failed(&e))?;
-    client.set_timeout(Some(CANCEL_POLL)).map_err(|e| start_failed(&e))?;
+    let mut client = AttachClient::connect(&container.socket()).map_err(start_failed)?;
+    client.attach(false).map_err(start_failed)?;
+    client.set_timeout(Some(CANCEL_POLL)).map_err(start_failed)?;
     let mut cancelled = false;
     loop {
         let event = match client.next_event() {
@@ -82,7 +83,7 @@ fn follow(
                 }
                 continue;
             }
-            Err(error) => return Err(start_failed(&error)),
+            Err(error) => return Err(start_failed(error)),
         };
         match event {
             Some(Event::Stdout(bytes)) => output(OutputStream::Stdout, &bytes),
@@ -115,7 +116,10 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-fn start_failed(error: &(dyn std::error::Error + 'static)) -> StepError {
+fn start_failed(error: impl std::error::Error + Send + Sync + 'static) -> StepError {
+    if is_full(io_kind(&error)) {
+        return StepError::Host { what: "the step could not be started".to_owned(), source: as_io(error) };
+    }
     let mut reason = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -139,4 +143,34 @@ pub fn random_id() -> ContainerId {
         }
     }
     ContainerId::from_random(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_root_does_not_open_keeps_its_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = slipway_image::store::Store::open(&dir.path().join("images")).unwrap();
+        let native = Native::new(store, dir.path().join("containers"), "/proc/self/exe".into());
+        let error =
+            native.open_root(&["/absent".into()], &dir.path().join("u"), &dir.path().join("w")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error:?}");
+    }
+
+    #[test]
+    fn a_step_that_finds_no_space_to_start_in_says_so() {
+        let error = |kind: io::ErrorKind| crate::NativeError::Io {
+            action: "make",
+            path: "/c".into(),
+            source: kind.into(),
+        };
+        let full = start_failed(error(io::ErrorKind::StorageFull));
+        assert!(
+            matches!(&full, StepError::Host { source, .. } if source.kind() == io::ErrorKind::StorageFull),
+            "{full:?}"
+        );
+        assert!(matches!(start_failed(error(io::ErrorKind::NotFound)), StepError::Start { .. }));
+    }
 }

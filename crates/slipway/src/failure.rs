@@ -74,7 +74,7 @@ impl From<ApiError> for Failure {
 pub fn io(what: &str, path: &std::path::Path, error: &std::io::Error) -> Failure {
     let code = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorCode::NotFound,
-        std::io::ErrorKind::StorageFull => ErrorCode::ResourceExhausted,
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::ResourceExhausted,
         _ => ErrorCode::Failed,
     };
     let mut api = ApiError::new(code, format!("cannot {what} {}", path.display()));

@@ -239,7 +239,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), ApiError> {
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> ApiError {
     let code = match error.kind() {
-        std::io::ErrorKind::StorageFull => ErrorCode::ResourceExhausted,
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::ResourceExhausted,
         _ => ErrorCode::Internal,
     };
     let mut api = ApiError::new(code, format!("cannot {what} {}", path.display()));
