@@ -30,6 +30,11 @@ pub enum UpEvent {
     Build(BuildEvent),
     /// The model is being trained.
     Train(RunEvent),
+    /// An earlier `up` left a run of the same inputs that is still going; its events follow.
+    TrainAttached {
+        /// The run.
+        run: String,
+    },
     /// Nothing changed since this version was trained.
     TrainSkipped {
         /// The version.

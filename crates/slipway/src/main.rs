@@ -6,6 +6,7 @@ mod commands;
 mod daemon;
 mod env_vars;
 mod failure;
+mod interrupt;
 mod printer;
 mod progress;
 mod project_file;

@@ -9,7 +9,8 @@ use crate::query;
 /// Remove images, or names of images that have several
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Also an image that has several names or is used by a container that ended
+    /// Also all names of an image that has several, or the name of one that a container that ended or a model version uses:
+    /// the image stays for them
     #[arg(short, long)]
     force: bool,
     /// Names or ids

@@ -9,10 +9,16 @@ use slipway_types::size::human_bytes;
 
 use super::Context;
 use crate::failure::{self, Failure, exit};
+use crate::interrupt::Interrupts;
 use crate::printer::Printer;
 use crate::project_file::{LoadedProject, limits};
 
 /// Train the project's model in its image, and record it as a new model version
+///
+/// Ctrl-C, or SIGTERM to this command, cancels the run as `slipway runs --cancel` does: its program gets SIGTERM and
+/// 10 seconds, for example to write a checkpoint, and no version is recorded. A second Ctrl-C leaves at once. A run
+/// outlives its terminal: when this command is killed or the terminal is closed, the run goes on, and `slipway runs`
+/// shows it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Image to train in [default: the project's, as `up` builds it]
@@ -33,7 +39,7 @@ pub struct Args {
     /// Network: `none` or `host`
     #[arg(long, value_name = "NETWORK")]
     network: Option<NetworkMode>,
-    /// Do not wait for the end
+    /// Print the run's id and do not wait for its end
     #[arg(short, long)]
     detach: bool,
     /// Folder of the project
@@ -67,18 +73,31 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let printer = context.printer;
     let mut code = exit::FAILED;
     let mut failed = None;
-    context.client()?.stream(Method::POST, path, Some(&spec), |event: RunEvent| {
+    let client = context.client()?;
+    let interrupts = match args.detach {
+        true => None,
+        false => Some(Interrupts::catch(&context.settings, printer)?),
+    };
+    client.stream(Method::POST, path, Some(&spec), |event: RunEvent| {
         show(printer, &event);
         match event {
             RunEvent::Started(status) if args.detach => {
                 printer.line(&status.id);
                 code = 0;
             }
+            RunEvent::Started(status) => {
+                interrupts.iter().for_each(|interrupts| interrupts.started(&status.id));
+            }
             RunEvent::Finished(status) => {
-                code = if status.state == RunState::Succeeded { 0 } else { exit::FAILED };
+                let signal = interrupts.as_ref().and_then(Interrupts::signal);
+                code = match (status.state, signal.and_then(|signal| u8::try_from(128 + signal).ok())) {
+                    (RunState::Succeeded, _) => 0,
+                    (RunState::Cancelled, Some(code)) => code,
+                    _ => exit::FAILED,
+                };
             }
             RunEvent::Failed(error) => failed = Some(error),
-            RunEvent::Started(_) | RunEvent::Log(_) => {}
+            RunEvent::Log(_) => {}
         }
         Ok(())
     })?;

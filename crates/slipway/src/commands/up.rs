@@ -59,6 +59,10 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
                 progress.finish();
                 train::show(printer, &event);
             }
+            UpEvent::TrainAttached { run } => {
+                progress.finish();
+                printer.note(format!("run {run} trains from the same files already: waiting for it"));
+            }
             UpEvent::TrainSkipped { version } => {
                 progress.finish();
                 printer.note(format!("nothing changed since {}@{version} was trained", loaded.project.name));

@@ -14,7 +14,7 @@ use slipway_types::build::BuildRequest;
 use slipway_types::image::{Credentials, ImageSummary, InvalidPlatform, Platform, TransferEvent};
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
-use super::{App, credentials};
+use super::{App, credentials, models};
 
 /// Instructions that `import` accepts: those that only change the configuration.
 const CHANGES: [&str; 9] =
@@ -45,18 +45,30 @@ pub fn find(app: &App, name: &str) -> Result<Digest, ApiError> {
 
 /// Removes a name, and the image with its last name.
 pub fn remove(app: &App, name: &str, force: bool) -> Result<RemoveReport, ApiError> {
-    if let Some(id) = app.store.resolve(name).map_err(store_error)? {
-        let in_use = app.state.containers()?.into_iter().find(|c| c.image_id == id && !force);
-        let last_name = app.store.image(&id).map_err(store_error)?.names.len() <= 1;
-        if let Some(container) = in_use.filter(|_| last_name) {
-            return Err(ApiError::new(
-                ErrorCode::Conflict,
-                format!("`{name}` is used by the container {}", container.name),
-            )
-            .with_hint(format!("remove it first: `slipway rm {}`", container.name)));
+    app.store.remove_image(name, force).map_err(|error| match &error {
+        StoreError::ImageInUse { id, users } => {
+            in_use(app, name, id, users).unwrap_or_else(|| store_error(error))
         }
+        _ => store_error(error),
+    })
+}
+
+/// Who keeps an image and what to do about it, where the user knows that one by a name.
+fn in_use(app: &App, name: &str, id: &Digest, users: &[String]) -> Option<ApiError> {
+    let conflict = |user: &str| ApiError::new(ErrorCode::Conflict, format!("`{name}` is used by {user}"));
+    let containers = app.state.containers().ok()?;
+    if let Some(container) = containers.into_iter().find(|container| container.image_id == *id) {
+        return Some(
+            conflict(&format!("the container {}", container.name))
+                .with_hint(format!("remove it first: `slipway rm {}`", container.name)),
+        );
     }
-    app.store.remove_image(name, force).map_err(store_error)
+    let versions: Vec<&str> = users.iter().filter_map(|user| models::image_user(user)).collect();
+    let (first, others) = versions.split_first()?;
+    let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    Some(conflict(&format!("the model version {first}{more}, which serves in it")).with_hint(format!(
+        "`slipway model rm {first}` lets go of it; with `--force` only the name goes and the image stays"
+    )))
 }
 
 /// Gives an image one more name.

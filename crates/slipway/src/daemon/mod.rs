@@ -141,7 +141,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
         .map_err(|e| Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot start: {e}"))))?;
     let app = Arc::new(wire::app(settings, runtime.handle())?);
     containers::recover(&app)?;
-    models::drop_stale_pins(&app)?;
+    models::settle_pins(&app)?;
     services::drop_stale_pins(&app)?;
     runs::recover(&app)?;
     let reconciler = std::thread::Builder::new().name("reconciler".into()).spawn({

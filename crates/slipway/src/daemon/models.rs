@@ -1,11 +1,12 @@
 //! Model versions, as the API and training runs record them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use slipway_image::model::{self, ModelMeta};
+use slipway_image::store::StoreError;
 use slipway_types::image::TransferEvent;
 use slipway_types::model::{Lineage, ModelFormat, ModelRef, ModelSelector, ModelVersion, valid_model_name};
 use slipway_types::{ApiError, Digest, ErrorCode};
@@ -14,8 +15,10 @@ use super::images::OnEvent;
 use super::state::AliasMove;
 use super::{App, images, services};
 
-/// Kind of the pins that keep model versions in the store.
+/// Kind of the pins that keep model versions and the images that they were trained in.
 const PIN: &str = "model";
+/// What the name of an image's pin has after the version's.
+const IMAGE: &str = "/image";
 
 /// A folder that becomes a model version.
 #[derive(Debug)]
@@ -67,10 +70,11 @@ pub fn record(app: &Arc<App>, candidate: Candidate<'_>) -> Result<ModelVersion, 
     Ok(version)
 }
 
-/// Pins a version's content first and records it then: a record without content must never be seen.
+/// Pins what a version needs first and records it then: a record without content must never be seen.
 fn keep(app: &Arc<App>, version: &ModelVersion) -> Result<(), ApiError> {
-    let name = format!("{}@{}", version.model, version.version);
+    let name = name(version);
     app.store.pin(PIN, &name, &version.manifest).map_err(images::store_error)?;
+    pin_image(app, version)?;
     app.state.add_model_version(version)?;
     app.event(
         &format!("model/{}", version.model),
@@ -84,12 +88,44 @@ fn keep(app: &Arc<App>, version: &ModelVersion) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Drops pins of versions that were never recorded, or are gone: what a crash left between two writes.
-pub fn drop_stale_pins(app: &App) -> Result<(), ApiError> {
+/// Keeps the image that a version was trained in: it serves in it. One that came from elsewhere need not have it here.
+fn pin_image(app: &App, version: &ModelVersion) -> Result<(), ApiError> {
+    let Some(image) = &version.lineage.image else { return Ok(()) };
+    match app.store.pin(PIN, &image_pin(version), image) {
+        Ok(()) | Err(StoreError::NothingToPin { .. }) => Ok(()),
+        Err(error) => Err(images::store_error(error)),
+    }
+}
+
+fn name(version: &ModelVersion) -> String {
+    format!("{}@{}", version.model, version.version)
+}
+
+fn image_pin(version: &ModelVersion) -> String {
+    format!("{}{IMAGE}", name(version))
+}
+
+/// The version that keeps an image, from `kind name` of the pin.
+pub fn image_user(pin: &str) -> Option<&str> {
+    pin.strip_prefix(PIN)?.strip_prefix(' ')?.strip_suffix(IMAGE)
+}
+
+/// Drops pins of versions that were never recorded, or are gone: what a crash left between two writes. Sets those of
+/// images that versions lack.
+pub fn settle_pins(app: &App) -> Result<(), ApiError> {
     let versions = app.state.model_versions(None)?;
-    for (name, _) in app.store.pins(PIN).map_err(images::store_error)? {
-        if !versions.iter().any(|version| format!("{}@{}", version.model, version.version) == name) {
-            app.store.unpin(PIN, &name).map_err(images::store_error)?;
+    let mut pinned = BTreeSet::new();
+    for (pin, _) in app.store.pins(PIN).map_err(images::store_error)? {
+        if versions.iter().any(|version| pin == name(version) || pin == image_pin(version)) {
+            pinned.insert(pin);
+        } else {
+            app.store.unpin(PIN, &pin).map_err(images::store_error)?;
+        }
+    }
+    for version in versions.iter().filter(|version| !pinned.contains(&image_pin(version))) {
+        // A full disk must not keep the daemon from starting.
+        if let Err(error) = pin_image(app, version) {
+            tracing::warn!(%error, version = name(version), "the image of a model version is not kept");
         }
     }
     Ok(())
@@ -182,7 +218,7 @@ pub fn alias(app: &Arc<App>, reference: &ModelRef, alias: &str, delete: bool) ->
 pub fn remove(app: &Arc<App>, reference: &ModelRef) -> Result<(), ApiError> {
     let _claim = app.claim(&format!("model {}", reference.model))?;
     let version = find(app, reference)?;
-    let name = format!("{}@{}", version.model, version.version);
+    let name = name(&version);
     if let Some(service) = services::uses_model(app, &version.manifest)? {
         return Err(ApiError::new(ErrorCode::Conflict, format!("{name} is used by the service {service}"))
             .with_hint(format!(
@@ -190,7 +226,9 @@ pub fn remove(app: &Arc<App>, reference: &ModelRef) -> Result<(), ApiError> {
             )));
     }
     app.state.remove_model_version(&version.model, version.version)?;
-    app.store.unpin(PIN, &name).map_err(images::store_error)?;
+    for pin in [&name, &image_pin(&version)] {
+        app.store.unpin(PIN, pin).map_err(images::store_error)?;
+    }
     app.event(
         &format!("model/{}", version.model),
         "model.removed",

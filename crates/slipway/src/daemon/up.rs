@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slipway_types::build::BuildEvent;
-use slipway_types::run::{RunEvent, RunSpec, RunState};
+use slipway_types::run::{RunEvent, RunSpec, RunState, RunStatus};
 use slipway_types::service::{ReplicaState, ServiceStatus};
 use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
 use slipway_types::{ApiError, Digest, ErrorCode};
@@ -53,7 +53,7 @@ pub fn up(
     })
 }
 
-/// The version to serve, and whether it was trained now.
+/// The version to serve, and whether it was trained since the last `up`.
 fn train(
     app: &Arc<App>,
     request: &UpRequest,
@@ -64,47 +64,63 @@ fn train(
     let project = &request.train.project;
     let last = app.state.project(project)?;
     let known = last.as_ref().and_then(|(text, _)| serde_json::from_str::<Fingerprint>(text).ok());
+    let last = last.map(|(_, version)| version);
     let now = Fingerprint::of(&request.train, image, known.as_ref())?;
-    let remember = |version| {
-        let text =
-            serde_json::to_string(&now).map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
-        app.state.put_project(project, &text, version).map_err(ApiError::from)
-    };
-    if let (Some(known), Some((_, version))) = (&known, &last)
-        && !request.retrain
-        && known.same_work(&now)
-        && app.state.model_versions(Some(project))?.iter().any(|v| v.version == *version)
-    {
-        if *known != now {
-            remember(*version)?;
+    let text = serde_json::to_string(&now).map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
+    let remember = |version| app.state.put_project(project, &text, version).map_err(ApiError::from);
+    // An `up` whose daemon died may have left a run, or its version, that it did not live to remember.
+    let runs = app.state.fingerprinted_runs(project)?.into_iter();
+    let runs = runs
+        .map(|(run, of)| (run, serde_json::from_str::<Fingerprint>(&of).is_ok_and(|of| of.same_work(&now))));
+    let runs: Vec<_> = runs.collect();
+    let going = |run: &RunStatus| !run.state.is_final() && !runs::is_cancelled(app, &run.id);
+    if let Some((run, _)) = runs.iter().find(|(run, same)| *same && going(run)) {
+        send(UpEvent::TrainAttached { run: run.id.clone() });
+        let version = follow(app, run, true, send, is_gone)?;
+        remember(version)?;
+        return Ok((version, true));
+    }
+    let versions = app.state.model_versions(Some(project))?;
+    let exists = |version: &u64| versions.iter().any(|v| v.version == *version);
+    if !request.retrain {
+        let newest = runs.first().filter(|(run, same)| *same && run.state == RunState::Succeeded);
+        let missed = newest.and_then(|(run, _)| run.version).filter(|v| Some(*v) != last && exists(v));
+        let current = last.filter(|v| known.as_ref().is_some_and(|known| known.same_work(&now)) && exists(v));
+        if let Some(version) = missed.or(current) {
+            if missed.is_some() || known.as_ref() != Some(&now) {
+                remember(version)?;
+            }
+            send(UpEvent::TrainSkipped { version });
+            return Ok((version, missed.is_some()));
         }
-        send(UpEvent::TrainSkipped { version: *version });
-        return Ok((*version, false));
     }
     let spec = RunSpec { image: image.to_string(), ..request.train.clone() };
-    let version = run(app, &spec, send, is_gone)?;
+    let run = runs::start(app, &spec, Some(&text))?;
+    let version = follow(app, &run, false, send, is_gone)?;
     remember(version)?;
     Ok((version, true))
 }
 
-fn run(
+/// Waits for a run's end and passes on what it does; gives the version that it made.
+fn follow(
     app: &Arc<App>,
-    spec: &RunSpec,
+    run: &RunStatus,
+    attached: bool,
     send: &(dyn Fn(UpEvent) -> bool + Sync),
     is_gone: &(dyn Fn() -> bool + Sync),
 ) -> Result<u64, ApiError> {
-    let status = runs::start(app, spec)?;
     let mut end = None;
-    runs::stream(app, &status, is_gone, &mut |event| {
+    runs::stream(app, run, is_gone, &mut |event| {
         if let RunEvent::Finished(status) = &event {
             end = Some(status.clone());
         }
-        send(UpEvent::Train(event))
+        // One that is attached to started before.
+        (attached && matches!(event, RunEvent::Started(_))) || send(UpEvent::Train(event))
     });
-    if end.is_none() && is_gone() {
+    if end.is_none() && is_gone() && !app.is_stopping() {
         // `up` was interrupted: its training run goes with it.
-        let _ = runs::cancel(app, &status.id);
-        return Err(ApiError::new(ErrorCode::Failed, format!("run {} was cancelled", status.id)));
+        let _ = runs::cancel(app, &run.id);
+        return Err(ApiError::new(ErrorCode::Failed, format!("run {} was cancelled", run.id)));
     }
     let end = end.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "the daemon ends"))?;
     match (end.state, end.version) {

@@ -366,3 +366,34 @@ pub fn tiny_project(slipway: &Slipway, folder: &str, factor: f64) -> PathBuf {
     );
     slipway.path(folder)
 }
+
+/// Lets the training of a [`tiny_project`] write `begin` and wait until [`let_go`]. Neither changes what is trained from.
+pub fn hold(project: &Path) {
+    let _ = std::fs::remove_file(project.join("__pycache__/go"));
+    let path = project.join("train.py");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let wait = "import os, time\nprint(\"begin\", flush=True)\n\
+                while not os.path.exists(\"/workspace/__pycache__/go\"):\n    time.sleep(0.02)\n";
+    std::fs::write(path, format!("{wait}{text}")).unwrap();
+}
+
+/// See [`hold`].
+pub fn let_go(project: &Path) {
+    std::fs::create_dir_all(project.join("__pycache__")).unwrap();
+    std::fs::write(project.join("__pycache__/go"), "").unwrap();
+}
+
+/// Reads lines until one has this text.
+#[track_caller]
+pub fn read_until(reader: impl std::io::Read, text: &str) {
+    use std::io::BufRead;
+    let mut seen = Vec::new();
+    for line in std::io::BufReader::new(reader).lines() {
+        let line = line.unwrap();
+        if line.contains(text) {
+            return;
+        }
+        seen.push(line);
+    }
+    panic!("`{text}` did not come: {seen:#?}");
+}

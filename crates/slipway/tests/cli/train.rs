@@ -1,8 +1,9 @@
 //! `train`, `runs`
 
-use std::time::Duration;
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
 
-use crate::support::{Slipway, kill, tiny_project, wait_for};
+use crate::support::{Slipway, hold, kill, let_go, read_until, tiny_project, wait_for};
 
 fn runs(s: &Slipway) -> Vec<serde_json::Value> {
     serde_json::from_str(&s.run(&["runs", "--format", "json"]).ok()).unwrap()
@@ -79,5 +80,87 @@ fn runs_survive_the_daemon_and_can_be_cancelled() {
     wait_for("its end", Duration::from_secs(15), || (runs(&s)[1]["state"] == "cancelled").then_some(()));
     s.run(&["runs", "--cancel", id.trim()]).fails(4);
     s.run(&["runs", "absent-1"]).fails(3);
+    s.finish();
+}
+
+#[test]
+fn signals_cancel_a_run_and_the_second_one_leaves_it() {
+    let s = Slipway::new();
+    s.python();
+    let project = tiny_project(&s, "p", 2.0);
+    s.run(&["build", "-t", "slipway/tiny:latest", "p"]).ok();
+    let train = |program: &str| {
+        let mut child = s.spawn(&["train", "--project", "p", "--", "python3", "-c", program]);
+        read_until(child.stdout.as_mut().unwrap(), "begin");
+        child
+    };
+    let saves = "import os, signal, sys, time\n\
+        def stop(*_):\n    \
+            open(os.environ['SLIPWAY_CHECKPOINT_DIR'] + '/last', 'w').write('7')\n    \
+            sys.exit(0)\n\
+        signal.signal(signal.SIGTERM, stop)\nprint('begin', flush=True)\ntime.sleep(600)";
+    for (number, (signal, code)) in [("INT", 130), ("TERM", 143)].into_iter().enumerate() {
+        let child = train(saves);
+        kill(child.id().cast_signed(), signal);
+        let ended = child.wait_with_output().unwrap();
+        let id = format!("tiny-{}", number + 1);
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert!(
+            ended.status.code() == Some(code) && stderr.contains(&format!("cancelling run {id}")),
+            "{ended:?}"
+        );
+        assert_eq!(runs(&s)[number]["state"], "cancelled");
+        let saved = s.root().join("runs").join(&id).join("output/checkpoints/last");
+        assert_eq!(std::fs::read_to_string(saved).unwrap(), "7");
+    }
+
+    let stubborn = "import signal, time\n\
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('begin', flush=True)\ntime.sleep(600)";
+    let mut child = train(stubborn);
+    kill(child.id().cast_signed(), "INT");
+    read_until(child.stderr.as_mut().unwrap(), "cancelling run tiny-3");
+    let began = Instant::now();
+    kill(child.id().cast_signed(), "INT");
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+    assert!(began.elapsed() < Duration::from_secs(5), "it waited for the run");
+    assert_eq!(runs(&s)[2]["state"], "running");
+    wait_for("the run to be ended", Duration::from_secs(20), || {
+        (runs(&s)[2]["state"] == "cancelled").then_some(())
+    });
+    assert_eq!(s.run(&["model", "ls", "--format", "json"]).ok().trim(), "[]");
+
+    // A run outlives its terminal.
+    hold(&project);
+    let mut child = s.spawn(&["train", "--project", "p"]);
+    read_until(child.stdout.as_mut().unwrap(), "begin");
+    kill(child.id().cast_signed(), "KILL");
+    child.wait().unwrap();
+    assert_eq!(runs(&s)[3]["state"], "running");
+    let_go(&project);
+    wait_for("the run to succeed", Duration::from_secs(20), || {
+        (runs(&s)[3]["state"] == "succeeded").then_some(())
+    });
+    s.finish();
+}
+
+#[test]
+fn a_cancelled_run_ends_though_the_daemon_dies() {
+    let s = Slipway::new();
+    s.python();
+    tiny_project(&s, "p", 2.0);
+    s.run(&["build", "-t", "slipway/tiny:latest", "p"]).ok();
+    let stubborn = "import signal, time\n\
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('begin', flush=True)\ntime.sleep(600)";
+    let mut train = s.spawn(&["train", "--project", "p", "--", "python3", "-c", stubborn]);
+    read_until(train.stdout.as_mut().unwrap(), "begin");
+    let mut cancel = s.spawn(&["runs", "--cancel", "tiny-1"]);
+    wait_for("the request", Duration::from_secs(10), || {
+        s.root().join("runs/tiny-1/cancelled").exists().then_some(())
+    });
+    kill(s.daemon_pid(), "KILL");
+    assert!(!cancel.wait().unwrap().success() && !train.wait().unwrap().success());
+    wait_for("the run to be ended", Duration::from_secs(20), || {
+        (runs(&s)[0]["state"] == "cancelled").then_some(())
+    });
     s.finish();
 }

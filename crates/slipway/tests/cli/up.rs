@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Slipway, tiny_project, wait_for};
+use crate::support::{Slipway, hold, kill, let_go, read_until, tiny_project, wait_for};
 
 const ONE: &str = "{\"instances\": [[1, 2]]}";
 
@@ -104,5 +104,59 @@ fn two_ups_of_one_project_do_not_mix() {
         [a, b].map(|child| child.wait_with_output().unwrap().status.code().unwrap()).into_iter().collect();
     assert!(codes.contains(&0) && codes.iter().all(|code| matches!(code, 0 | 4)), "{codes:?}");
     assert_eq!(s.run(&["runs", "--format", "json"]).ok().matches("\"id\"").count(), 1);
+    s.finish();
+}
+
+fn runs(s: &Slipway) -> Vec<serde_json::Value> {
+    serde_json::from_str(&s.run(&["runs", "--format", "json"]).ok()).unwrap()
+}
+
+/// Starts `up`, and kills the daemon once the run trains.
+fn up_with_a_daemon_that_dies(s: &Slipway, run: &str) {
+    let first = s.spawn(&["up", "p"]);
+    wait_for("the run to begin", Duration::from_secs(60), || {
+        s.run(&["logs", run]).stdout.contains("begin").then_some(())
+    });
+    kill(s.daemon_pid(), "KILL");
+    assert_ne!(first.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_run_that_outlived_its_daemon_is_not_trained_twice() {
+    let s = Slipway::new();
+    s.python();
+    let project = tiny_project(&s, "p", 2.0);
+    hold(&project);
+    up_with_a_daemon_that_dies(&s, "tiny-1");
+    let mut second = s.spawn(&["up", "p"]);
+    read_until(second.stderr.as_mut().unwrap(), "run tiny-1 trains");
+    let_go(&project);
+    let second = second.wait_with_output().unwrap();
+    let stdout = String::from_utf8_lossy(&second.stdout);
+    assert!(second.status.success() && stdout.contains("accuracy"), "{second:?}");
+    assert_eq!((runs(&s).len(), &runs(&s)[0]["version"]), (1, &1.into()));
+    assert_eq!(predict(&s).unwrap()["predictions"], serde_json::json!([[2.0, 4.0]]));
+    assert!(s.run(&["up", "p"]).ok().contains("nothing to do"));
+
+    // One that ended before anyone asked for it.
+    tiny_project(&s, "p", 3.0);
+    hold(&project);
+    up_with_a_daemon_that_dies(&s, "tiny-2");
+    let_go(&project);
+    wait_for("the run to succeed", Duration::from_secs(20), || {
+        (runs(&s)[1]["state"] == "succeeded").then_some(())
+    });
+    assert!(s.run(&["up", "p"]).ok().contains("model version 2"));
+    assert_eq!(runs(&s).len(), 2);
+    assert_eq!(predict(&s).unwrap()["predictions"], serde_json::json!([[3.0, 6.0]]));
+
+    // One of other files is left to itself.
+    tiny_project(&s, "p", 4.0);
+    hold(&project);
+    up_with_a_daemon_that_dies(&s, "tiny-3");
+    tiny_project(&s, "p", 5.0);
+    assert!(s.run(&["up", "p"]).ok().contains("model version 3"));
+    assert_eq!(runs(&s).len(), 4);
+    s.run(&["runs", "--cancel", "tiny-3"]).ok();
     s.finish();
 }

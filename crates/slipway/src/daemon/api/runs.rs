@@ -54,7 +54,7 @@ async fn start(
     Query(asked): Query<Detach>,
     Body(spec): Body<RunSpec>,
 ) -> Response {
-    stream::respond(move |lines| match runs::start(&app, &spec) {
+    stream::respond(move |lines| match runs::start(&app, &spec, None) {
         Ok(status) if asked.detach => {
             let _ = lines.send(&RunEvent::Started(Box::new(status)));
         }

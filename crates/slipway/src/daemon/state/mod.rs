@@ -17,8 +17,12 @@ pub use models::AliasMove;
 pub use services::ServiceRecord;
 
 /// Version of the tables below. An older file is migrated step by step; a newer one is refused.
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 1 + MIGRATIONS.len() as u32;
 
+/// What each version after the first changed. A new file goes through all of them.
+const MIGRATIONS: [&str; 1] = ["ALTER TABLE runs ADD COLUMN fingerprint TEXT;"];
+
+/// Version 1.
 const SCHEMA: &str = "
 CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL) STRICT;
 CREATE TABLE runs (id TEXT PRIMARY KEY, project TEXT NOT NULL, number INTEGER NOT NULL, status TEXT NOT NULL,
@@ -140,13 +144,17 @@ impl State {
             .map_err(fail)?;
         let transaction = connection.transaction().map_err(fail)?;
         let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail)?;
-        match found {
-            0 => {
-                transaction.execute_batch(SCHEMA).map_err(fail)?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(fail)?;
-            }
-            SCHEMA_VERSION => {}
-            _ => return Err(StateError::TooNew { path: path.to_owned(), found }),
+        if found > SCHEMA_VERSION {
+            return Err(StateError::TooNew { path: path.to_owned(), found });
+        }
+        if found == 0 {
+            transaction.execute_batch(SCHEMA).map_err(fail)?;
+        }
+        for (_, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version >= found) {
+            transaction.execute_batch(migration).map_err(fail)?;
+        }
+        if found != SCHEMA_VERSION {
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(fail)?;
         }
         transaction.commit().map_err(fail)?;
         Ok(Self { connection: Mutex::new(connection) })
@@ -171,5 +179,32 @@ mod tests {
         state.connection().pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
         drop(state);
         assert!(matches!(State::open(&path), Err(StateError::TooNew { .. })));
+    }
+
+    #[test]
+    fn an_old_file_is_migrated_and_keeps_what_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(SCHEMA).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute("INSERT INTO projects (name, fingerprint, version) VALUES ('digits', 'f', 7)", [])
+            .unwrap();
+        let count = |connection: &Connection| -> i64 {
+            connection
+                .query_row(
+                    "SELECT count(*) FROM pragma_table_info('runs') WHERE name = 'fingerprint'",
+                    [],
+                    |row| row.get(0),
+                )
+                .unwrap()
+        };
+        assert_eq!(count(&old), 0);
+        drop(old);
+        for _ in 0..2 {
+            let state = State::open(&path).unwrap();
+            assert_eq!(count(&state.connection()), 1);
+            assert_eq!(state.project("digits").unwrap(), Some(("f".to_owned(), 7)));
+        }
     }
 }

@@ -6,10 +6,12 @@ use slipway_types::run::{RunSpec, RunStatus};
 use super::{Context, State, StateError, decode, encode};
 
 impl State {
-    /// Records a new run under the next number of its project; `make` gets the run's id.
+    /// Records a new run under the next number of its project; `make` gets the run's id. `fingerprint` is that of the
+    /// inputs that `up` trains from.
     pub fn add_run(
         &self,
         spec: &RunSpec,
+        fingerprint: Option<&str>,
         make: impl FnOnce(String) -> RunStatus,
     ) -> Result<RunStatus, StateError> {
         let mut connection = self.connection();
@@ -25,8 +27,15 @@ impl State {
         let status = make(format!("{}-{number}", spec.project));
         transaction
             .execute(
-                "INSERT INTO runs (id, project, number, status, spec) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![status.id, spec.project, number, encode("run", &status)?, encode("run", spec)?],
+                "INSERT INTO runs (id, project, number, status, spec, fingerprint) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    status.id,
+                    spec.project,
+                    number,
+                    encode("run", &status)?,
+                    encode("run", spec)?,
+                    fingerprint
+                ],
             )
             .during(what)?;
         transaction.commit().during(what)?;
@@ -63,5 +72,24 @@ impl State {
             .during(what)?;
         let rows = statement.query_map([project], |row| row.get::<_, String>(0)).during(what)?;
         rows.map(|row| decode("run", &row.during(what)?)).collect()
+    }
+
+    /// The runs of a project that have a fingerprint, and it, newest first.
+    pub fn fingerprinted_runs(&self, project: &str) -> Result<Vec<(RunStatus, String)>, StateError> {
+        let connection = self.connection();
+        let what = "listing runs by their inputs";
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT status, fingerprint FROM runs WHERE project = ?1 AND fingerprint IS NOT NULL
+                 ORDER BY number DESC",
+            )
+            .during(what)?;
+        let rows = statement
+            .query_map([project], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+            .during(what)?;
+        rows.map(|row| {
+            row.during(what).and_then(|(status, fingerprint)| Ok((decode("run", &status)?, fingerprint)))
+        })
+        .collect()
     }
 }
