@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn why_a_root_does_not_open_keeps_its_kind() {
         let dir = tempfile::tempdir().unwrap();
-        let store = slipway_image::store::Store::open(&dir.path().join("images")).unwrap();
+        let store = slipway_image::store::Store::open(dir.path().join("images")).unwrap();
         let native = Native::new(store, dir.path().join("containers"), "/proc/self/exe".into());
         let error =
             native.open_root(&["/absent".into()], &dir.path().join("u"), &dir.path().join("w")).unwrap_err();
