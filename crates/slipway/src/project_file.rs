@@ -104,7 +104,10 @@ fn repository(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let mapped: String = name.chars().map(plain).collect();
     let mapped = mapped.trim_end_matches('-');
-    if mapped == name {
+    let looks_hashed = name.rsplit_once('-').is_some_and(|(_, end)| {
+        end.len() == 8 && end.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    });
+    if mapped == name && !looks_hashed {
         return name.to_owned();
     }
     let hash = Sha256::digest(name.as_bytes());
@@ -169,8 +172,18 @@ mod tests {
     fn no_two_projects_share_an_image() {
         let longest = "x".repeat(127);
         let names = [
-            "digits", "Digits", "my-model", "my_model", "my.model", "My-Model", "a", "a-", "a--", "a-_",
+            "digits",
+            "Digits",
+            "my-model",
+            "my_model",
+            "my.model",
+            "My-Model",
+            "a",
+            "a-",
+            "a--",
+            "a-_",
             "a.b",
+            "my-model-d427b692",
         ];
         let mut seen = std::collections::BTreeSet::new();
         for name in names.map(str::to_owned).into_iter().chain([format!("{longest}_"), format!("{longest}.")])
