@@ -14,6 +14,8 @@ use crate::digest::Digest;
 pub struct BuildRequest {
     /// Absolute path of the context folder.
     pub context: PathBuf,
+    /// The context is made for this build alone: nothing is remembered about its files.
+    pub temporary_context: bool,
     /// Absolute path of the Dockerfile.
     pub dockerfile: PathBuf,
     /// Dockerfile text that was given on standard input, used instead of the file.
@@ -36,6 +38,45 @@ pub struct BuildRequest {
     pub pull: bool,
     /// Only runs the checks.
     pub check_only: bool,
+    /// Secrets by id, for `RUN --mount=type=secret`. In no layer, log or cache key.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Absolute paths of SSH agents' sockets by id, for `RUN --mount=type=ssh`.
+    pub ssh: BTreeMap<String, PathBuf>,
+}
+
+/// A secret's bytes, which no `Debug` shows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl Secret {
+    /// Most bytes, as Docker has it.
+    pub const MAX: usize = 500 << 10;
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Serialize for Secret {
+    /// One character for each byte: short for text, and lossless for the rest.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.iter().map(|&byte| char::from(byte)).collect::<String>().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
+        let bytes =
+            bytes.map_err(|_| serde::de::Error::custom("a secret has a character that is no byte"))?;
+        if bytes.len() > Self::MAX {
+            return Err(serde::de::Error::custom(format!("a secret has more than {} bytes", Self::MAX)));
+        }
+        Ok(Self(bytes))
+    }
 }
 
 /// One line of a build's progress, as newline-delimited JSON.
@@ -148,4 +189,22 @@ pub struct Span {
     pub start: usize,
     /// Byte after the last.
     pub end: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_travel_whole_and_are_not_shown() {
+        let secret = Secret((0..=255).collect());
+        let text = serde_json::to_string(&secret).unwrap();
+        assert_eq!(serde_json::from_str::<Secret>(&text).unwrap(), secret);
+        assert_eq!(format!("{:?}", Secret(b"hunter2".to_vec())), "Secret(…)");
+        let long = serde_json::to_string(&"x".repeat(Secret::MAX + 1)).unwrap();
+        assert!(
+            serde_json::from_str::<Secret>(&long).is_err()
+                && serde_json::from_str::<Secret>("\"→\"").is_err()
+        );
+    }
 }

@@ -122,7 +122,9 @@ impl Builder {
             cancel: cancel.child(),
         });
         let result = build.run();
-        context.save();
+        if !request.temporary_context {
+            context.save();
+        }
         let config = result?;
         if cancel.is_cancelled() {
             return Err(BuildError::Cancelled);

@@ -1,12 +1,15 @@
 //! The build context: a folder of this host, seen through its ignore file.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
+use super::copy::{CopyError, Writer, sniff};
 use super::ignore::{self, Ignore, IgnoreError};
-use super::root::Root;
+use super::root::{Owner, Root};
+use super::runner::CancelFlag;
 use super::tree::{HashCache, Rules, Verdict};
 use crate::store::{Store, StoreError};
 
@@ -46,6 +49,21 @@ pub enum ContextError {
     /// The hashes of files that were read before cannot be had.
     #[error("cannot read the file hashes of the context")]
     Hashes(#[source] StoreError),
+}
+
+/// Unpacks a context that was given as a tar, plain or compressed with gzip, zstd, bzip2 or xz, into a folder. Gives
+/// false, and does nothing, for a file that is no tar.
+///
+/// # Errors
+/// The archive is damaged, leads out of the folder, or cannot be written.
+pub fn unpack_context(archive: &mut File, folder: &Path) -> Result<bool, CopyError> {
+    let fail = |source: io::Error| CopyError::Io { path: folder.to_owned(), source };
+    let Some(compression) = sniff(archive).map_err(fail)? else { return Ok(false) };
+    let root = Root::open(folder).map_err(fail)?;
+    let cancel = CancelFlag::new();
+    let writer = Writer { root: &root, owner: Some(Owner::default()), mode: None, cancel: &cancel };
+    writer.extract(archive.try_clone().map_err(fail)?, compression, "the context", "/")?;
+    Ok(true)
 }
 
 /// An opened context.

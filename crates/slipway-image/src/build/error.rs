@@ -10,6 +10,8 @@ use slipway_types::{ApiError, ErrorCode};
 pub use super::context::ContextError;
 pub use super::copy::{ArchiveError, CopyError, ModeError, OwnerError, SelectError};
 use super::dockerfile::{InvalidPort, LineIndex};
+pub use super::fetch::FetchError;
+use super::ignore::IgnoreError;
 use super::runner::StepError;
 pub use super::tree::TreeError;
 use super::words::ExpandError;
@@ -206,6 +208,15 @@ pub enum StepErrorKind {
         #[source]
         source: ModeError,
     },
+    /// `--exclude`.
+    #[error("cannot use `--exclude`")]
+    Exclude(#[source] IgnoreError),
+    /// `--checksum`.
+    #[error("`{0}` is not a checksum: expected `sha256:` and 64 hexadecimal digits")]
+    Checksum(String),
+    /// A URL of ADD cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// Several sources and a destination that is no folder.
     #[error("several sources need a folder as destination, and `{0}` does not end with `/`")]
     NotAFolder(String),
@@ -218,6 +229,15 @@ pub enum StepErrorKind {
     /// A secret that the caller did not give.
     #[error("this build was given no secret `{0}`")]
     NoSecret(String),
+    /// A secret that is to be a variable and cannot.
+    #[error("the secret `{0}` is no text, so no variable can hold it")]
+    SecretNotText(String),
+    /// An SSH agent that the caller did not give.
+    #[error("this build was given no SSH agent `{0}`")]
+    NoAgent(String),
+    /// A file that is no agent's socket.
+    #[error("`{0}` is not the socket of an SSH agent")]
+    NotAnAgent(PathBuf),
     /// EXPOSE.
     #[error(transparent)]
     Port(#[from] InvalidPort),
@@ -296,6 +316,7 @@ impl StepErrorKind {
             Self::Tree(TreeError::Io { source, .. })
             | Self::OpenRoot(source)
             | Self::Prepare { source, .. }
+            | Self::Fetch(FetchError::Write(source))
             | Self::Runner(StepError::Host { source, .. }) => full(source),
             _ => false,
         }
@@ -314,8 +335,13 @@ impl StepErrorKind {
             Self::Select(_) => "source-missing",
             Self::Copy(_) | Self::Tree(_) | Self::NotAFolder(_) => "copy-failed",
             Self::Owner { .. } | Self::Mode { .. } => "invalid-owner",
+            Self::Exclude(_) => "invalid-pattern",
+            Self::Checksum(_) => "invalid-checksum",
+            Self::Fetch(FetchError::Mismatch { .. }) => "wrong-checksum",
+            Self::Fetch(_) => "fetch-failed",
             Self::Unsupported { .. } => "unsupported",
-            Self::NoSecret(_) => "secret-missing",
+            Self::NoSecret(_) | Self::SecretNotText(_) => "secret-missing",
+            Self::NoAgent(_) | Self::NotAnAgent(_) => "agent-missing",
             Self::Port(_) => "invalid-port",
             Self::Store(_) => "store-failed",
             Self::Cancelled => "cancelled",
@@ -334,6 +360,7 @@ impl StepErrorKind {
             }
             Self::Copy(error) if error.io_source().is_some() => ErrorCode::Internal,
             Self::Tree(TreeError::Changed(_)) => ErrorCode::Conflict,
+            Self::Fetch(error) => error.code(),
             _ => ErrorCode::InvalidArgument,
         }
     }
@@ -360,7 +387,11 @@ impl StepErrorKind {
             Self::Tree(TreeError::Changed(_)) | Self::Copy(CopyError::Tree(TreeError::Changed(_))) => {
                 "build again when nothing writes to the context"
             }
-            Self::Mode { source: ModeError::Symbolic(_), .. } => "write the mode as a number, such as 755",
+            Self::Mode { source: ModeError::Symbolic(_), .. } => {
+                "write classes, an operator and permissions, such as `u+x,go-w`, or a number such as 755"
+            }
+            Self::Fetch(FetchError::Certificate { .. }) => "give its authority with `--ca-certificates FILE`",
+            Self::Fetch(FetchError::NoName(_)) => "end the URL with a file name",
             Self::NotAFolder(_) => "add a `/` at its end",
             Self::WrongPlatform { .. } => "name an image for this platform, or say `FROM --platform=`",
             Self::ForeignPlatform { .. } => "take `--platform` out of this FROM, or only COPY in this stage",

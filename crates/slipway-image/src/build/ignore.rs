@@ -87,6 +87,20 @@ impl Ignore {
         Ok(Self { patterns })
     }
 
+    /// Compiles patterns that are given one by one, as `--exclude` has them.
+    ///
+    /// # Errors
+    /// The first pattern with bad syntax.
+    pub fn from_patterns<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Self, IgnoreError> {
+        let mut all = Self::default();
+        for pattern in patterns {
+            // A comment only in a file.
+            let escaped = if pattern.starts_with('#') { format!("\\{pattern}") } else { pattern.to_owned() };
+            all.patterns.append(&mut Self::parse(&escaped)?.patterns);
+        }
+        Ok(all)
+    }
+
     /// Whether it has no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()

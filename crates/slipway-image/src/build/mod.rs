@@ -12,6 +12,7 @@ mod copy;
 pub mod dockerfile;
 mod error;
 mod execute;
+mod fetch;
 pub mod ignore;
 mod image_config;
 mod plan;
@@ -24,9 +25,10 @@ pub mod words;
 
 pub use bases::LocalImages;
 pub use builder::{BuildOutcome, Builder, Events};
+pub use context::unpack_context;
 pub use error::{
-    ArchiveError, BuildError, ContextError, CopyError, ModeError, OwnerError, SelectError, StepErrorKind,
-    StepFailure, TreeError,
+    ArchiveError, BuildError, ContextError, CopyError, FetchError, ModeError, OwnerError, SelectError,
+    StepErrorKind, StepFailure, TreeError,
 };
 pub use runner::{
     BaseImages, BaseProgress, CancelFlag, ResolvedBase, RunStep, StepError, StepExit, StepRunner,

@@ -43,6 +43,7 @@ pub(crate) use self::manifest::{MAX_CONFIG, MAX_MANIFEST, Manifest, OCI_MANIFEST
 pub use self::pull::Pulled;
 
 use self::http::RetryPolicy;
+pub(crate) use self::http::{TlsFault, tls_fault};
 use self::pull::Pull;
 use self::push::Push;
 use self::shared::Shared;

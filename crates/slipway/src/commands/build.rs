@@ -1,5 +1,8 @@
 //! `slipway build`
 
+mod secrets;
+mod stdin;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use hyper::Method;
 use slipway_types::build::{BuildEvent, BuildFailure, BuildRequest};
 use slipway_types::container::NetworkMode;
 
+use self::stdin::Given;
 use super::Context;
 use crate::failure::{self, Failure, exit};
 use crate::progress::BuildProgress;
@@ -31,6 +35,13 @@ pub struct Args {
     /// Add a label to the image
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// A secret for `RUN --mount=type=secret`: from a file (`src=`) or a variable (`env=`); in no layer, log or
+    /// cache key (repeatable)
+    #[arg(long = "secret", value_name = "id=NAME[,src=FILE|,env=VAR]")]
+    secrets: Vec<String>,
+    /// An SSH agent for `RUN --mount=type=ssh`: `default` is the one of SSH_AUTH_SOCK (repeatable)
+    #[arg(long = "ssh", value_name = "NAME[=SOCKET]")]
+    ssh: Vec<String>,
     /// Execute every step, whatever the cache holds
     #[arg(long)]
     no_cache: bool,
@@ -52,7 +63,8 @@ pub struct Args {
     /// Print only the image id
     #[arg(short, long)]
     quiet: bool,
-    /// Folder with the files that COPY and ADD may name
+    /// Folder with the files that COPY and ADD may name; `-` reads a tar of it, or a Dockerfile alone, from standard
+    /// input
     #[arg(value_name = "PATH")]
     path: PathBuf,
 }
@@ -70,7 +82,8 @@ pub enum Style {
 /// Builds.
 pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let (style, quiet) = (args.progress, args.quiet);
-    let request = request(args)?;
+    let given = if args.path == Path::new("-") { Some(stdin::read()?) } else { None };
+    let request = request(args, given.as_ref())?;
     let source = source(&request)?;
     let client = context.client()?;
     let moving = style == Style::Auto && context.printer.is_terminal();
@@ -103,25 +116,30 @@ pub fn failure_of(failed: BuildFailure) -> Failure {
 }
 
 /// The request that the flags mean, with absolute paths.
-fn request(args: Args) -> Result<BuildRequest, Failure> {
-    let context =
-        args.path.canonicalize().map_err(|e| failure::io("open the build context", &args.path, &e))?;
-    if !context.is_dir() {
-        return Err(Failure::usage(format!("the build context {} is not a folder", args.path.display())));
-    }
-    let (dockerfile, dockerfile_text) = match args.file.as_deref() {
-        Some(file) if file == Path::new("-") => {
+fn request(args: Args, given: Option<&Given>) -> Result<BuildRequest, Failure> {
+    let context = match given {
+        Some(given) => given.path().to_owned(),
+        None => context(&args.path)?,
+    };
+    let (dockerfile, dockerfile_text) = match (args.file.as_deref(), given) {
+        (Some(file), Some(_)) if file == Path::new("-") => {
+            return Err(Failure::usage("standard input cannot be both the context and the Dockerfile"));
+        }
+        (Some(file), None) if file == Path::new("-") => {
             let mut text = String::new();
             std::io::stdin()
                 .read_to_string(&mut text)
                 .map_err(|e| failure::io("read the Dockerfile from", Path::new("standard input"), &e))?;
             (context.join("Dockerfile"), Some(text))
         }
-        Some(file) => (absolute(file)?, None),
-        None => (context.join("Dockerfile"), None),
+        // In a context that came as a tar the Dockerfile is named by its path there.
+        (Some(file), Some(_)) => (context.join(file.strip_prefix("/").unwrap_or(file)), None),
+        (Some(file), None) => (absolute(file)?, None),
+        (None, given) => (context.join("Dockerfile"), given.and_then(|given| given.dockerfile.clone())),
     };
     Ok(BuildRequest {
         context,
+        temporary_context: given.is_some(),
         dockerfile,
         dockerfile_text,
         tags: args.tags,
@@ -133,7 +151,27 @@ fn request(args: Args) -> Result<BuildRequest, Failure> {
         ca_certificates: args.ca_certificates.as_deref().map(absolute).transpose()?,
         pull: args.pull,
         check_only: args.check,
+        secrets: secrets::secrets(&args.secrets)?,
+        ssh: secrets::agents(&args.ssh)?,
     })
+}
+
+/// The context folder.
+fn context(path: &Path) -> Result<PathBuf, Failure> {
+    let context = path.canonicalize().map_err(|e| {
+        let failure = failure::io("open the build context", path, &e);
+        let remote = ["https://", "http://", "git@", "git://", "ssh://"];
+        if path.to_str().is_some_and(|path| remote.iter().any(|start| path.starts_with(start))) {
+            failure
+                .hint("contexts are folders of this machine: clone or fetch it first, then name the folder")
+        } else {
+            failure
+        }
+    })?;
+    if !context.is_dir() {
+        return Err(Failure::usage(format!("the build context {} is not a folder", path.display())));
+    }
+    Ok(context)
 }
 
 /// The Dockerfile's text, for diagnostics that point into it.

@@ -46,6 +46,10 @@ impl Stages<'_, '_> {
             return;
         }
         let sources = self.sources(step, copy, is_add);
+        if copy.parents {
+            self.state.layout.anything(at);
+            return;
+        }
         let into_folder = destination.ends_with('/')
             || matches!(name(&destination), "." | "..")
             || copy.sources.len() > 1
@@ -100,6 +104,11 @@ impl Stages<'_, '_> {
                 continue;
             }
             let path = clean(text.trim_start_matches('/'));
+            if copy.parents && glob::is_pattern(&path) {
+                // Its `**` and the folders that it keeps are followed by the build alone.
+                found.push((String::new(), None));
+                continue;
+            }
             if glob::is_pattern(&path) {
                 self.pattern(word, &path, &mut found);
                 continue;

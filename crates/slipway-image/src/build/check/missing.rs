@@ -84,7 +84,7 @@ impl Stages<'_, '_> {
                 MountKind::Bind { from: None, source, target, .. } => (Some(target), source.as_deref()),
                 MountKind::Bind { target, .. } => (Some(target), None),
                 MountKind::Cache { target, .. } | MountKind::Tmpfs { target, .. } => (Some(target), None),
-                MountKind::Secret { target, .. } => (target.as_ref(), None),
+                MountKind::Secret { target, .. } | MountKind::Ssh { target, .. } => (target.as_ref(), None),
             };
             let at = match target.map(|target| self.resolve(target)) {
                 Some(Some(target)) => join(&self.state.workdir, &target),

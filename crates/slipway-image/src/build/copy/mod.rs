@@ -8,7 +8,9 @@
 mod archive;
 mod data;
 mod glob;
+mod mode;
 mod owner;
+mod parents;
 mod select;
 
 use std::collections::HashMap;
@@ -27,9 +29,11 @@ use super::tree::{Entry, EntryKind, Tree, TreeError, stamp_of};
 
 pub use archive::ArchiveError;
 pub(crate) use archive::sniff;
-pub(crate) use owner::parse_mode;
-pub use owner::{ModeError, OwnerError};
+pub use mode::ModeError;
+pub(crate) use mode::{ModeChange, parse_mode};
+pub use owner::OwnerError;
 pub(crate) use owner::{UserNames, resolve_owner};
+pub(crate) use parents::select_with_parents;
 pub use select::SelectError;
 pub(crate) use select::{Selected, select};
 
@@ -86,7 +90,7 @@ pub(crate) struct Writer<'a> {
     /// Owner of everything that is written; as the source has it when absent.
     pub(crate) owner: Option<Owner>,
     /// Mode of the files and folders that are copied; as the source has it when absent.
-    pub(crate) mode: Option<u32>,
+    pub(crate) mode: Option<&'a ModeChange>,
     pub(crate) cancel: &'a CancelFlag,
 }
 
@@ -104,6 +108,11 @@ impl Writer<'_> {
     /// Owner of folders that are made on the way.
     fn folder_owner(&self) -> Owner {
         self.owner.unwrap_or_default()
+    }
+
+    /// Mode of something that is copied and has this one.
+    fn mode_of(&self, mode: u32, is_dir: bool) -> u32 {
+        self.mode.map_or(mode, |change| change.apply(mode, is_dir))
     }
 
     fn ensure_dir(&self, path: &Path) -> Result<Found, CopyError> {
@@ -141,8 +150,33 @@ impl Writer<'_> {
         let mut file = self.replace(dir, &place.name, &whole, || create_file(dir, &place.name))?;
         file.write_all(text).map_err(fail)?;
         set_owner(place.dir.as_fd(), &place.name, self.folder_owner()).map_err(fail)?;
-        let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o644));
+        let mode = Mode::from_raw_mode(self.mode_of(0o644, false));
         rustix::fs::fchmod(&file, mode).map_err(|e| fail(e.into()))
+    }
+
+    /// Copies a file that was fetched; mode 0600 unless told otherwise.
+    pub(crate) fn place_file(
+        &self,
+        name: &OsStr,
+        from: &File,
+        modified: Option<i64>,
+        destination: &str,
+    ) -> Result<(), CopyError> {
+        let place = self.file_place(name, destination)?;
+        let whole = place.path.join(&place.name);
+        let fail = |source: io::Error| CopyError::io(&whole, source);
+        let dir = place.dir.as_fd();
+        let mut file = self.replace(dir, &place.name, &whole, || create_file(dir, &place.name))?;
+        io::copy(&mut &*from, &mut file).map_err(fail)?;
+        set_owner(dir, &place.name, self.folder_owner()).map_err(fail)?;
+        let mode = Mode::from_raw_mode(self.mode_of(0o600, false));
+        rustix::fs::fchmod(&file, mode).map_err(|e| fail(e.into()))?;
+        if let Some(seconds) = modified {
+            let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            rustix::fs::futimens(&file, &times).map_err(|e| fail(e.into()))?;
+        }
+        Ok(())
     }
 
     /// Where a file named `name` goes, its folders made.
@@ -177,7 +211,7 @@ impl Writer<'_> {
                 && stat_kind(dir.fd.as_fd(), &last).is_none()
             {
                 let owner = self.owner.unwrap_or(top.owner);
-                let mode = self.mode.unwrap_or(top.mode);
+                let mode = self.mode_of(top.mode, true);
                 make_dir(dir.fd.as_fd(), &last, owner, mode)
                     .map_err(|source| CopyError::io(&dir.path.join(&last), source))?;
             }
@@ -251,7 +285,7 @@ impl<'a> TreeCopier<'a> {
         let whole = self.base.join(&entry.path);
         let fail = |source: io::Error| CopyError::io(&whole, source);
         let owner = self.writer.owner.unwrap_or(entry.owner);
-        let mode = self.writer.mode.unwrap_or(entry.mode);
+        let mode = self.writer.mode_of(entry.mode, true);
         match rustix::fs::mkdirat(self.current(), name, Mode::from_raw_mode(0o700)) {
             Ok(()) => {}
             Err(Errno::EXIST) if stat_kind(self.current(), name) == Some(FileType::Directory) => {}
@@ -299,7 +333,7 @@ impl<'a> TreeCopier<'a> {
             return writer.replace(self.current(), name, &whole, || Ok(link()?));
         }
         let owner = self.writer.owner.unwrap_or(entry.owner);
-        let mode = Mode::from_raw_mode(self.writer.mode.unwrap_or(entry.mode));
+        let mode = Mode::from_raw_mode(self.writer.mode_of(entry.mode, false));
         match &entry.kind {
             EntryKind::Directory => return Ok(()),
             EntryKind::File(_) => {

@@ -1,4 +1,4 @@
-//! `--chown` and `--chmod`: names and numbers to ids and modes.
+//! `--chown`: names and numbers to ids.
 
 use std::io;
 use std::path::Path;
@@ -31,17 +31,6 @@ pub enum OwnerError {
         #[source]
         source: io::Error,
     },
-}
-
-/// Why a mode cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ModeError {
-    /// Letters such as `u+x`.
-    #[error("symbolic modes such as `{0}` are not supported")]
-    Symbolic(String),
-    /// No octal number up to 7777.
-    #[error("`{0}` is not an octal mode such as 755")]
-    Malformed(String),
 }
 
 /// `/etc/passwd` and `/etc/group` of a stage, read when a name asks for them.
@@ -108,19 +97,6 @@ pub(crate) fn resolve_owner(text: &str, names: &UserNames<'_>) -> Result<Owner, 
     Ok(Owner { uid, gid })
 }
 
-/// Reads an octal mode.
-pub(crate) fn parse_mode(text: &str) -> Result<u32, ModeError> {
-    if text.contains(['+', '-', '=']) {
-        return Err(ModeError::Symbolic(text.to_owned()));
-    }
-    let digits = text.strip_prefix("0o").unwrap_or(text);
-    let valid = !digits.is_empty() && digits.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    u32::from_str_radix(digits, 8)
-        .ok()
-        .filter(|&mode| valid && mode <= 0o7777)
-        .ok_or_else(|| ModeError::Malformed(text.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,16 +126,6 @@ mod tests {
         }
         for bad in ["", ":", "nobody", "app:nobody", "99999999999", "4294967295"] {
             assert!(resolve_owner(bad, &names).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn modes_are_octal() {
-        for (text, mode) in [("755", 0o755), ("0644", 0o644), ("4755", 0o4755), ("0", 0)] {
-            assert_eq!(parse_mode(text), Ok(mode));
-        }
-        for bad in ["", "8", "77777", "rwx", "u+x", "+x", "a=r"] {
-            assert!(parse_mode(bad).is_err(), "{bad}");
         }
     }
 }

@@ -62,16 +62,7 @@ pub(crate) fn select(
     place: &str,
     contained: bool,
 ) -> Result<Vec<Selected>, SelectError> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in source.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." {
-            if parts.pop().is_none() && contained {
-                return Err(SelectError::Outside(source.to_owned()));
-            }
-        } else {
-            parts.push(part);
-        }
-    }
+    let parts = normal(source, source, contained)?;
     let fail = |error| SelectError::Io { path: source.to_owned(), place: place.to_owned(), source: error };
     let missing = || SelectError::Missing { path: source.to_owned(), place: place.to_owned() };
     let first_wild = parts.iter().position(|part| has_wildcard(part)).unwrap_or(parts.len());
@@ -122,8 +113,23 @@ pub(crate) fn select(
     Ok(selected)
 }
 
+/// The components of a path, `..` resolved. `source` is for messages.
+pub(super) fn normal<'p>(path: &'p str, source: &str, contained: bool) -> Result<Vec<&'p str>, SelectError> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." {
+            if parts.pop().is_none() && contained {
+                return Err(SelectError::Outside(source.to_owned()));
+            }
+        } else {
+            parts.push(part);
+        }
+    }
+    Ok(parts)
+}
+
 /// Whether a path may be named: its own verdict, and no skipped folder above it.
-fn admitted(rules: &dyn Rules, path: &Path, is_dir: bool) -> bool {
+pub(super) fn admitted(rules: &dyn Rules, path: &Path, is_dir: bool) -> bool {
     if path.as_os_str().is_empty() {
         return true;
     }
@@ -139,7 +145,7 @@ fn admitted(rules: &dyn Rules, path: &Path, is_dir: bool) -> bool {
 }
 
 /// Names and kinds in a folder, sorted by name.
-fn list(root: &Root, folder: &Path) -> io::Result<Vec<(OsString, FileType)>> {
+pub(super) fn list(root: &Root, folder: &Path) -> io::Result<Vec<(OsString, FileType)>> {
     let mut dir = Dir::new(root.open_dir(folder)?)?;
     let mut names = Vec::new();
     while let Some(next) = dir.read() {

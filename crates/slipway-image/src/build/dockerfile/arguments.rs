@@ -98,8 +98,8 @@ impl Parser<'_> {
         let chmod = flags.value("chmod", sink);
         let link = flags.switch("link", sink);
         let checksum = if is_add { flags.value("checksum", sink) } else { None };
-        flags.unsupported("exclude", "list the files in .dockerignore, or copy less", sink);
-        flags.unsupported("parents", "copy each folder to a destination of its own", sink);
+        let exclude = flags.values("exclude", sink);
+        let parents = !is_add && flags.switch("parents", sink);
         flags.unsupported("keep-git-dir", "clone with `RUN git clone` instead", sink);
         flags.unsupported("unpack", "ADD unpacks local tar files; use COPY to keep them packed", sink);
         if let Some(from) = from.as_ref().filter(|from| from.has_variable()) {
@@ -110,7 +110,7 @@ impl Parser<'_> {
                 "name a stage: `FROM …$VERSION AS tools`, then `--from=tools`".to_owned(),
             );
         }
-        for word in [&chown, &chmod, &checksum].into_iter().flatten() {
+        for word in [&chown, &chmod, &checksum].into_iter().flatten().chain(&exclude) {
             self.check_word(word);
         }
         if text.is_empty() {
@@ -151,7 +151,7 @@ impl Parser<'_> {
             }
         }
         self.check_word(&destination);
-        let copy = Copy { from, chown, chmod, link, checksum, sources, destination };
+        let copy = Copy { from, chown, chmod, link, parents, exclude, checksum, sources, destination };
         Some(if is_add { InstructionKind::Add(copy) } else { InstructionKind::Copy(copy) })
     }
 

@@ -288,6 +288,15 @@ pub enum MountKind {
         /// Mode and owner of the file.
         owner: Ownership,
     },
+    /// The caller's SSH agent.
+    Ssh {
+        /// Its name; `default` when absent.
+        id: Option<String>,
+        /// Path of the socket inside; `/run/buildkit/ssh_agent.<n>` when absent.
+        target: Option<String>,
+        /// Whether the step fails without it.
+        required: bool,
+    },
 }
 
 /// Mode and owner that a mount asks for.
@@ -351,6 +360,10 @@ pub struct Copy {
     pub chmod: Option<Word>,
     /// `--link`.
     pub link: bool,
+    /// `--parents`: folders above the sources are kept; COPY only.
+    pub parents: bool,
+    /// `--exclude=`: patterns of what is left out.
+    pub exclude: Vec<Word>,
     /// `--checksum=`: digest of what a URL gives; ADD only.
     pub checksum: Option<Word>,
     /// What to copy, in order; at least one.

@@ -158,11 +158,14 @@ fn kind(options: Options) -> Result<MountKind, Problem> {
     if options.size.is_some() && kind != "tmpfs" {
         return unexpected("size");
     }
-    if options.owner != Ownership::default() && !matches!(kind, "cache" | "secret") {
+    if options.owner != Ownership::default() && !matches!(kind, "cache" | "secret" | "ssh") {
         return unexpected("mode, uid and gid");
     }
-    if (options.required || options.env.is_some()) && kind != "secret" {
-        return unexpected("required or env");
+    if options.required && !matches!(kind, "secret" | "ssh") {
+        return unexpected("required");
+    }
+    if options.env.is_some() && kind != "secret" {
+        return unexpected("env");
     }
     match kind {
         "bind" => Ok(MountKind::Bind {
@@ -197,10 +200,17 @@ fn kind(options: Options) -> Result<MountKind, Problem> {
                 owner: options.owner,
             })
         }
+        "ssh" => {
+            if options.from.is_some() || options.source.is_some() {
+                return unexpected("from or source");
+            }
+            // The socket keeps the agent's own owner and mode, which root inside may use.
+            Ok(MountKind::Ssh { id: options.id, target: options.target, required: options.required })
+        }
         other => Err(Problem {
             code: "unsupported-mount",
             message: format!("mounts of type `{other}` are not supported"),
-            hint: Some("supported types are bind, cache, tmpfs and secret".to_owned()),
+            hint: Some("supported types are bind, cache, tmpfs, secret and ssh".to_owned()),
         }),
     }
 }

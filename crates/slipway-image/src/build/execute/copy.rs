@@ -1,5 +1,6 @@
 //! COPY and ADD.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
@@ -9,35 +10,23 @@ use slipway_types::Digest;
 use slipway_types::build::{BuildEvent, Severity};
 
 use super::Build;
-use super::metadata::absolute;
+use super::order::{Order, Ordered, order};
+use super::remote::Remote;
 use super::roots::View;
 use super::stage::StageState;
 use super::steps::Step;
-use crate::build::cache::{Made, StepKey};
+use crate::build::cache::Made;
 use crate::build::context::Everything;
-use crate::build::copy::{Selected, UserNames, Writer, parse_mode, resolve_owner, select, sniff};
-use crate::build::dockerfile::{Copy, Source, Word};
+use crate::build::copy::{Selected, UserNames, Writer, resolve_owner, select, select_with_parents, sniff};
+use crate::build::dockerfile::{Copy, Word};
 use crate::build::error::{Fault, StepErrorKind};
+use crate::build::ignore::Ignore;
 use crate::build::plan::find_stage;
 use crate::build::root::Root;
-use crate::build::tree::{EntryKind, HashCache, Rules, Tree, TreeError, content_digest, fill_hashes, scan};
-use crate::build::words;
+use crate::build::tree::{
+    EntryKind, HashCache, Rules, Tree, TreeError, content_digest, fill_hashes, folder_alone, scan,
+};
 use crate::store::Staging;
-
-/// A COPY or ADD after expansion.
-struct Order<'c> {
-    instruction: &'static str,
-    sources: Vec<Ordered<'c>>,
-    /// Absolute; ends with `/` when it must be a folder.
-    destination: String,
-    chown: Option<String>,
-    chmod: Option<u32>,
-}
-
-enum Ordered<'c> {
-    Path { text: String, word: &'c Word },
-    Text { name: &'c str, content: String },
-}
 
 /// Where sources of paths are looked for.
 pub(super) struct Origin<'o> {
@@ -52,8 +41,19 @@ pub(super) struct Origin<'o> {
 
 /// Something to write.
 enum Load {
-    Tree(Tree),
-    Text { name: OsString, content: Vec<u8> },
+    Tree {
+        tree: Tree,
+        /// Folder below the destination that it goes to, with `--parents`.
+        below: Option<String>,
+    },
+    Text {
+        name: OsString,
+        content: Vec<u8>,
+    },
+    Remote {
+        name: OsString,
+        remote: Remote,
+    },
 }
 
 impl Build<'_> {
@@ -79,8 +79,8 @@ impl Build<'_> {
                     place: "the build context",
                     contained: true,
                 };
-                let loads = self.load(&order, &origin)?;
-                self.write(&order, loads, &origin, &layers, &created_by)?
+                let loads = self.load(&order, &origin, step)?;
+                self.write(&order, &loads, &origin, &layers, &created_by, step)?
             }
             Some(from) => {
                 let (from_layers, place) = self.source_layers(stage, &from.text, step)?;
@@ -91,8 +91,9 @@ impl Build<'_> {
                     None => {
                         let view = self.view(&from_layers)?;
                         let origin = view.origin(&place);
-                        let loads = self.load(&order, &origin)?;
-                        let (made, cached) = self.write(&order, loads, &origin, &layers, &created_by)?;
+                        let loads = self.load(&order, &origin, step)?;
+                        let (made, cached) =
+                            self.write(&order, &loads, &origin, &layers, &created_by, step)?;
                         self.parts.machine.store.cache_put(&quick, &made.to_entry(&created_by))?;
                         (made, cached)
                     }
@@ -123,43 +124,93 @@ impl Build<'_> {
     }
 
     /// Finds and lists all sources, with the hashes of all files.
-    fn load(&self, order: &Order<'_>, origin: &Origin<'_>) -> Result<Vec<Load>, Fault> {
+    fn load(&self, order: &Order<'_>, origin: &Origin<'_>, step: &Step<'_>) -> Result<Vec<Load>, Fault> {
         let mut loads = Vec::new();
         for source in &order.sources {
             match source {
                 Ordered::Text { name, content } => {
                     loads.push(Load::Text { name: name.into(), content: content.clone().into_bytes() });
                 }
+                Ordered::Url { text, name, checksum, word } => {
+                    let remote = self.remote(text, *checksum, step).map_err(|fault| fault.at(word.span))?;
+                    loads.push(Load::Remote { name: name.clone(), remote });
+                }
                 Ordered::Path { text, word } => {
-                    let selected = select(origin.root, origin.rules, text, origin.place, origin.contained)
-                        .map_err(|error| Fault::from(error).at(word.span))?;
-                    if selected.is_empty() {
-                        let message = format!("`{text}` matches nothing in {}", origin.place);
-                        let warning = self.parts.lines.diagnostic(
-                            Severity::Warning,
-                            "copy-no-match",
-                            word.span,
-                            message,
-                            None,
-                        );
-                        (self.parts.events)(BuildEvent::Diagnostic(warning));
+                    let found = if order.parents {
+                        self.with_parents(order, text, origin)
+                    } else {
+                        self.plain(order, text, origin)
+                    };
+                    let found = found.map_err(|fault| fault.at(word.span))?;
+                    if found.is_empty() {
+                        self.no_match(text, word, origin);
                     }
-                    for one in selected {
-                        let tree =
-                            self.tree(one, origin).map_err(|error| Fault::from(error).at(word.span))?;
-                        loads.push(Load::Tree(tree));
-                    }
+                    loads.extend(found);
                 }
             }
         }
         Ok(loads)
     }
 
-    /// Lists and hashes one source.
-    pub(super) fn tree(&self, selected: Selected, origin: &Origin<'_>) -> Result<Tree, TreeError> {
+    fn plain(&self, order: &Order<'_>, text: &str, origin: &Origin<'_>) -> Result<Vec<Load>, Fault> {
+        let selected = select(origin.root, origin.rules, text, origin.place, origin.contained)?;
+        let mut loads = Vec::with_capacity(selected.len());
+        for one in selected {
+            let tree = self.tree(one, origin, &order.exclude.1, None)?;
+            loads.push(Load::Tree { tree, below: None });
+        }
+        Ok(loads)
+    }
+
+    /// What `--parents` brings: the folders above each match, and the match itself.
+    fn with_parents(&self, order: &Order<'_>, text: &str, origin: &Origin<'_>) -> Result<Vec<Load>, Fault> {
+        let kept = select_with_parents(origin.root, origin.rules, text, origin.place, origin.contained)?;
+        let mut loads = Vec::new();
+        let mut made = HashSet::new();
+        for one in kept {
+            let tree = self.tree(one.selected, origin, &order.exclude.1, Some(&one.below))?;
+            if tree.entries.is_empty() {
+                continue;
+            }
+            for (path, found) in one.folders {
+                if !made.insert(path.clone()) {
+                    continue;
+                }
+                let below = written(&path)?;
+                let entries = vec![folder_alone(&found.stat, origin.rules)];
+                let name = path.file_name().unwrap_or_default().to_owned();
+                loads.push(Load::Tree { tree: Tree { name, at: found.path, entries }, below: Some(below) });
+            }
+            let place = if tree.is_dir() { &*one.below } else { one.below.parent().unwrap_or(Path::new("")) };
+            let mut below = written(place)?;
+            if !tree.is_dir() && !below.is_empty() {
+                below.push('/');
+            }
+            loads.push(Load::Tree { tree, below: Some(below) });
+        }
+        Ok(loads)
+    }
+
+    fn no_match(&self, text: &str, word: &Word, origin: &Origin<'_>) {
+        let message = format!("`{text}` matches nothing in {}", origin.place);
+        let lines = &self.parts.lines;
+        let warning = lines.diagnostic(Severity::Warning, "copy-no-match", word.span, message, None);
+        (self.parts.events)(BuildEvent::Diagnostic(warning));
+    }
+
+    /// Lists and hashes one source. Patterns of `exclude` see paths below its top, or with `above` in front of them.
+    pub(super) fn tree(
+        &self,
+        selected: Selected,
+        origin: &Origin<'_>,
+        exclude: &Ignore,
+        above: Option<&Path>,
+    ) -> Result<Tree, TreeError> {
         let cancel = &self.parts.cancel;
         let entries = scan(origin.root, &selected.at, origin.rules, cancel)?;
         let mut tree = Tree { name: selected.name, at: selected.at, entries };
+        let own = if tree.is_dir() { Path::new("") } else { Path::new(&tree.name) }.to_owned();
+        tree.exclude(exclude, above.unwrap_or(&own));
         fill_hashes(origin.root, &mut tree, origin.cache, origin.rules.faithful(), cancel)?;
         Ok(tree)
     }
@@ -167,24 +218,33 @@ impl Build<'_> {
     fn write(
         &self,
         order: &Order<'_>,
-        loads: Vec<Load>,
+        loads: &[Load],
         origin: &Origin<'_>,
         layers: &[Digest],
         created_by: &str,
+        step: &Step<'_>,
     ) -> Result<(Made, bool), Fault> {
         let mut key = order.key(layers);
-        for load in &loads {
+        for load in loads {
             key = match load {
-                Load::Tree(tree) => {
+                Load::Tree { tree, .. } if tree.entries.is_empty() => key,
+                Load::Tree { tree, below } => {
                     let name = if tree.is_dir() { Path::new("").as_os_str() } else { &tree.name };
-                    key.bytes("name", name.as_encoded_bytes()).bytes("tree", &content_digest(tree))
+                    key.bytes("name", name.as_encoded_bytes())
+                        .option("below", below.as_deref())
+                        .bytes("tree", &content_digest(tree))
+                }
+                Load::Remote { name, remote } => {
+                    key.bytes("name", name.as_encoded_bytes()).bytes("remote", &remote.digest)
                 }
                 Load::Text { name, content } => {
                     key.bytes("name", name.as_encoded_bytes()).bytes("text", &Sha256::digest(content))
                 }
             };
         }
-        self.layered(key, created_by, &mut |staging| self.write_all(order, &loads, origin, layers, staging))
+        self.layered(key, created_by, &mut |staging| {
+            self.write_all(order, loads, origin, layers, staging, step)
+        })
     }
 
     fn write_all(
@@ -194,6 +254,7 @@ impl Build<'_> {
         origin: &Origin<'_>,
         layers: &[Digest],
         staging: &Staging,
+        step: &Step<'_>,
     ) -> Result<(), Fault> {
         if loads.is_empty() {
             return Ok(());
@@ -213,11 +274,22 @@ impl Build<'_> {
                 return Err(StepErrorKind::NotAFolder(destination.clone()).into());
             }
         }
-        let writer = Writer { root: &root, owner, mode: order.chmod, cancel: &self.parts.cancel };
+        let writer = Writer {
+            root: &root,
+            owner,
+            mode: order.chmod.as_ref().map(|(_, change)| change),
+            cancel: &self.parts.cancel,
+        };
         for load in loads {
             match load {
                 Load::Text { name, content } => writer.place_text(name, content, destination)?,
-                Load::Tree(tree) => {
+                Load::Remote { name, remote } => {
+                    let (file, modified) = self.fetched(remote, step)?;
+                    writer.place_file(name, &file, modified, destination)?;
+                }
+                Load::Tree { tree, below } => {
+                    let folder = below.as_ref().map(|below| format!("{destination}{below}"));
+                    let destination = folder.as_ref().unwrap_or(destination);
                     if order.instruction == "ADD" && self.extract(&writer, origin.root, tree, destination)? {
                         continue;
                     }
@@ -261,99 +333,8 @@ impl View {
     }
 }
 
-impl Order<'_> {
-    /// The inputs of the step, without the contents of its sources.
-    fn key(&self, layers: &[Digest]) -> StepKey {
-        let mode = self.chmod.map(|mode| format!("{mode:o}"));
-        let sources = self.sources.iter().flat_map(|source| match source {
-            Ordered::Path { text, .. } => ["path", text.as_str()],
-            Ordered::Text { name, content } => [name, content.as_str()],
-        });
-        // Extraction depends on the instruction, and names of sources on the patterns that found them.
-        StepKey::new(self.instruction, layers)
-            .text("to", &self.destination)
-            .option("chown", self.chown.as_deref())
-            .option("chmod", mode.as_deref())
-            .list("sources", sources)
-    }
-
-    /// The instruction as the history has it.
-    fn describe(&self, copy: &Copy) -> String {
-        let mut text = self.instruction.to_owned();
-        if let Some(from) = &copy.from {
-            text.push_str(&format!(" --from={}", from.text));
-        }
-        if let Some(chown) = &self.chown {
-            text.push_str(&format!(" --chown={chown}"));
-        }
-        if let Some(chmod) = &self.chmod {
-            text.push_str(&format!(" --chmod={chmod:o}"));
-        }
-        for source in &self.sources {
-            text.push(' ');
-            match source {
-                Ordered::Path { text: path, .. } => text.push_str(path),
-                Ordered::Text { name, .. } => text.push_str(&format!("<<{name}")),
-            }
-        }
-        text.push(' ');
-        text.push_str(&self.destination);
-        text
-    }
-}
-
-/// Expands everything in a COPY or ADD.
-fn order<'c>(state: &StageState, copy: &'c Copy, instruction: &'static str) -> Result<Order<'c>, Fault> {
-    let flag = |word: &Option<Word>| -> Result<Option<String>, Fault> {
-        let text = word.as_ref().map(|word| state.expand(word)).transpose()?;
-        Ok(text.filter(|text| !text.is_empty()))
-    };
-    let mut sources = Vec::with_capacity(copy.sources.len());
-    for source in &copy.sources {
-        sources.push(match source {
-            Source::Path(word) => {
-                let text = state.expand(word)?;
-                if instruction == "ADD" && is_remote(&text) {
-                    let what = format!("ADD of `{text}`");
-                    return Err(Fault::from(StepErrorKind::Unsupported { what })
-                        .at(word.span)
-                        .hint("fetch it in a RUN step: `RUN curl -fsSLo FILE URL`, or `RUN git clone URL`"));
-                }
-                Ordered::Path { text, word }
-            }
-            Source::Heredoc(heredoc) => {
-                let text = heredoc.text();
-                let content = if heredoc.expand {
-                    words::expand_heredoc(&text, &|name| state.lookup(name))
-                        .map_err(|source| {
-                            let kind = StepErrorKind::Expand { word: format!("<<{}", heredoc.name), source };
-                            Fault::from(kind).at(heredoc.span)
-                        })?
-                        .text
-                } else {
-                    text
-                };
-                Ordered::Text { name: &heredoc.name, content }
-            }
-        });
-    }
-    let written = state.expand(&copy.destination)?;
-    let mut destination = absolute(state, &written);
-    let last = written.rsplit('/').next().unwrap_or_default();
-    if matches!(last, "" | "." | "..") && !destination.ends_with('/') {
-        destination.push('/');
-    }
-    if sources.len() > 1 && !destination.ends_with('/') {
-        return Err(Fault::from(StepErrorKind::NotAFolder(written)).at(copy.destination.span));
-    }
-    let chmod = match flag(&copy.chmod)? {
-        None => None,
-        Some(text) => Some(parse_mode(&text).map_err(|source| StepErrorKind::Mode { text, source })?),
-    };
-    Ok(Order { instruction, sources, destination, chown: flag(&copy.chown)?, chmod })
-}
-
-/// Whether a source of ADD is fetched from elsewhere.
-fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "ftp://", "git://", "ssh://", "git@"].iter().any(|start| text.starts_with(start))
+/// A path as text: what the image's paths are written in.
+fn written(path: &Path) -> Result<String, TreeError> {
+    let text = path.to_str().ok_or_else(|| TreeError::io(path, std::io::ErrorKind::InvalidFilename))?;
+    Ok(text.to_owned())
 }

@@ -2,9 +2,12 @@
 
 mod copy;
 mod hints;
+mod lent;
 mod metadata;
 mod mounts;
+mod order;
 mod output;
+mod remote;
 mod roots;
 mod run;
 mod stage;

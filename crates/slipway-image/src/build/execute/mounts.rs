@@ -13,6 +13,7 @@ use slipway_types::container::Mount;
 
 use super::Build;
 use super::copy::Origin;
+use super::lent::{LentToStep, SecretFiles};
 use super::metadata::absolute;
 use super::roots::{make_dir, prepare};
 use super::stage::StageState;
@@ -21,6 +22,7 @@ use crate::build::cache::StepKey;
 use crate::build::copy::{Writer, select};
 use crate::build::dockerfile::{self, MountKind, Ownership, Run, Sharing};
 use crate::build::error::{Fault, SelectError, StepErrorKind};
+use crate::build::ignore::Ignore;
 use crate::build::root::Root;
 use crate::build::runner::CancelFlag;
 use crate::build::tree::{Tree, content_digest};
@@ -29,21 +31,26 @@ use crate::store::Staging;
 
 /// A mount whose sources are known.
 pub(super) struct Planned {
-    target: String,
-    what: What,
+    /// Absolute; empty for a secret that is only a variable.
+    pub(super) target: String,
+    pub(super) what: What,
 }
 
-enum What {
+pub(super) enum What {
     Context { tree: Tree, writable: bool },
     Layers { layers: Vec<Digest>, place: String, source: String, writable: bool },
     Cache { id: String, sharing: Sharing, read_only: bool, owner: Ownership },
     Tmpfs { size: Option<u64> },
+    Lent(LentToStep),
 }
 
 /// Mounts that are ready, and the shared folders that they hold.
 #[derive(Default)]
 pub(super) struct Ready<'a> {
     pub(super) mounts: Vec<Mount>,
+    /// Variables of the step alone.
+    pub(super) env: Vec<(String, String)>,
+    _secrets: Option<SecretFiles>,
     _lent: Vec<Lent<'a>>,
 }
 
@@ -88,7 +95,7 @@ impl Build<'_> {
                         let origin = self.context_origin();
                         let selected = select(origin.root, origin.rules, &source, origin.place, true)?;
                         let tree = match &selected[..] {
-                            [one] => self.tree(one.clone(), &origin)?,
+                            [one] => self.tree(one.clone(), &origin, &Ignore::default(), None)?,
                             _ => return Err(missing(&source, origin.place).into()),
                         };
                         What::Context { tree, writable }
@@ -114,14 +121,8 @@ impl Build<'_> {
             MountKind::Tmpfs { target, size } => {
                 Planned { target: inside(target)?, what: What::Tmpfs { size: *size } }
             }
-            MountKind::Secret { id, target, required, .. } => {
-                if *required {
-                    let name = id.clone().or_else(|| target.clone()).unwrap_or_default();
-                    return Err(Fault::from(StepErrorKind::NoSecret(name)).hint(
-                        "secrets cannot be given to builds yet; leave `required` out to build without",
-                    ));
-                }
-                return Ok(None);
+            MountKind::Secret { .. } | MountKind::Ssh { .. } => {
+                return self.plan_lent(mount, &expand, &inside);
             }
         }))
     }
@@ -145,9 +146,17 @@ impl Build<'_> {
             folders.insert(id, lent.path.clone());
             ready._lent.push(lent);
         }
+        let mut secrets = SecretFiles::new(staging);
         for (number, one) in planned.iter().enumerate() {
             let target = PathBuf::from(&one.target);
             ready.mounts.push(match &one.what {
+                What::Lent(lent) => {
+                    ready.env.extend(lent.variable(&one.target)?);
+                    match lent.mount(target, &mut secrets)? {
+                        Some(mount) => mount,
+                        None => continue,
+                    }
+                }
                 What::Tmpfs { size } => Mount::Tmpfs { target, size: *size },
                 What::Cache { id, read_only, .. } => {
                     Mount::Bind { source: folders[id.as_str()].clone(), target, read_only: *read_only }
@@ -161,12 +170,13 @@ impl Build<'_> {
                     let origin = view.origin(place);
                     let selected = select(origin.root, origin.rules, source, place, false)?;
                     let [one] = &selected[..] else { return Err(missing(source, place).into()) };
-                    let tree = self.tree(one.clone(), &origin)?;
+                    let tree = self.tree(one.clone(), &origin, &Ignore::default(), None)?;
                     let source = self.copied(number, &tree, origin.root, staging)?;
                     Mount::Bind { source, target, read_only: !writable }
                 }
             });
         }
+        ready._secrets = Some(secrets);
         Ok(ready)
     }
 
@@ -203,13 +213,15 @@ impl Planned {
                 .text("kind", if *writable { "layers-rw" } else { "layers" })
                 .list("layers", layers.iter().map(Digest::as_str))
                 .text("source", source),
+            What::Lent(lent) => lent.add_to(key),
             What::Cache { id, .. } => key.text("kind", "cache").text("id", id),
             What::Tmpfs { size } => key.text("kind", "tmpfs").bytes("size", &size.unwrap_or(0).to_le_bytes()),
         }
     }
 
-    pub(super) fn target(&self) -> &Path {
-        Path::new(&self.target)
+    /// Where it is mounted, if it is.
+    pub(super) fn target(&self) -> Option<&Path> {
+        (!self.target.is_empty()).then_some(Path::new(&self.target))
     }
 }
 

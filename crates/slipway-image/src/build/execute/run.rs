@@ -102,13 +102,17 @@ impl Build<'_> {
             // A base image may name a folder that it does not have.
             let writer = Writer { root: &root, owner: None, mode: None, cancel: &self.parts.cancel };
             writer.make_folder(&task.cwd)?;
-            let targets = task.mounts.iter().map(Planned::target);
+            let targets = task.mounts.iter().filter_map(Planned::target);
             Stubs::before(&root, targets).map_err(StepErrorKind::OpenRoot)?
         };
         let args = task.args(&mut files)?;
         let ready = self.ready_mounts(&task.mounts, staging)?;
         let mut mounts = ready.mounts.clone();
         mounts.extend(files.mount());
+        for (name, value) in &ready.env {
+            env.retain(|pair| !pair.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('=')));
+            env.push(format!("{name}={value}"));
+        }
         let run = RunStep {
             lowers: layout.lowers,
             upper: layout.upper,

@@ -62,6 +62,11 @@ impl Trust {
         Ok(Self { pem })
     }
 
+    /// The bundle itself.
+    pub(super) fn pem(&self) -> &[u8] {
+        &self.pem
+    }
+
     /// Writes the bundle into a step's folder; the variables that point to it.
     pub(super) fn install(&self, root: &Root, folder: &Path) -> Result<Vec<(&'static str, String)>, Fault> {
         let mut bundle = Vec::new();

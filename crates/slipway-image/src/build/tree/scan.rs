@@ -210,6 +210,20 @@ fn assemble(top: Entry, mut listings: Vec<Vec<Listed>>, count: usize) -> Vec<Ent
     entries
 }
 
+/// A folder alone, without what is in it.
+pub(crate) fn folder_alone(stat: &Stat, rules: &dyn Rules) -> Entry {
+    Entry {
+        path: PathBuf::new(),
+        kind: EntryKind::Directory,
+        mode: stat.st_mode & 0o7777,
+        owner: if rules.faithful() { Owner { uid: stat.st_uid, gid: stat.st_gid } } else { Owner::default() },
+        mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
+        shared: None,
+        stamp: stamp_of(stat),
+        xattrs: Vec::new(),
+    }
+}
+
 /// Makes an entry; an empty `name` means the descriptor itself.
 fn entry(
     dir: BorrowedFd<'_>,

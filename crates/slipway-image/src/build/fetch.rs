@@ -1,0 +1,217 @@
+//! Fetching what ADD names by a URL.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use reqwest::header::LAST_MODIFIED;
+use reqwest::{Certificate, Client, Response, StatusCode, Url};
+use sha2::{Digest as _, Sha256};
+use slipway_types::ErrorCode;
+
+use super::runner::CancelFlag;
+use crate::registry::{TlsFault, tls_fault};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the reply's headers, and each further piece of its body, may take.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+const CANCEL_POLL: Duration = Duration::from_millis(100);
+const MAX_REDIRECTS: usize = 10;
+/// Most bytes that one URL may give.
+const MAX_BYTES: u64 = 1 << 40;
+
+/// Why a URL of ADD gave no file.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No `http://` or `https://` URL.
+    #[error("`{0}` is not a URL that can be fetched")]
+    Url(String),
+    /// The destination is a folder, and the URL has no name for the file in it.
+    #[error("`{0}` does not end with the name of a file")]
+    NoName(String),
+    /// The certificates to trust cannot be used.
+    #[error("cannot trust the given certificates")]
+    Trust(#[source] reqwest::Error),
+    /// The server cannot be reached.
+    #[error("cannot fetch `{url}`: {reason}")]
+    Connect {
+        /// The URL, without credentials.
+        url: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// The server's certificate is not trusted.
+    #[error("cannot fetch `{url}`: the server's certificate is not trusted: {reason}")]
+    Certificate {
+        /// The URL, without credentials.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The server answered with something else than the file.
+    #[error("cannot fetch `{url}`: the server answered {status}")]
+    Status {
+        /// The URL, without credentials.
+        url: String,
+        /// Its status.
+        status: StatusCode,
+    },
+    /// Nothing came for too long.
+    #[error("cannot fetch `{0}`: the server sent nothing for {seconds} s", seconds = REPLY_TIMEOUT.as_secs())]
+    Timeout(String),
+    /// It is too large.
+    #[error("`{0}` has more than {MAX_BYTES} bytes")]
+    TooLarge(String),
+    /// It is not the file that the Dockerfile names.
+    #[error("`{url}` has the checksum sha256:{found}, not sha256:{wanted}")]
+    Mismatch {
+        /// The URL, without credentials.
+        url: String,
+        /// What `--checksum` says.
+        wanted: String,
+        /// What came.
+        found: String,
+    },
+    /// It cannot be written.
+    #[error("cannot keep what was fetched")]
+    Write(#[source] io::Error),
+    /// The build was cancelled.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+impl FetchError {
+    /// The public kind of this error.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Connect { .. } | Self::Certificate { .. } | Self::Timeout(_) => ErrorCode::Unavailable,
+            Self::Status { .. } | Self::Mismatch { .. } | Self::Cancelled => ErrorCode::Failed,
+            Self::Write(_) => ErrorCode::Internal,
+            _ => ErrorCode::InvalidArgument,
+        }
+    }
+}
+
+/// What came.
+pub(crate) struct Fetched {
+    pub(crate) digest: [u8; 32],
+    /// `Last-Modified`, in seconds.
+    pub(crate) modified: Option<i64>,
+}
+
+/// The URL without what nobody should read in a message.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Only URLs without a host refuse this, and those have no credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+/// Fetches a URL into a file. Certificates of `trust` (PEM) count besides the machine's own.
+pub(crate) fn fetch(
+    url: &Url,
+    to: &mut File,
+    trust: Option<&[u8]>,
+    cancel: &CancelFlag,
+    progress: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<Fetched, FetchError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FetchError::Write)?;
+    let client = client(trust)?;
+    runtime.block_on(async {
+        tokio::select! {
+            fetched = transfer(&client, url, to, progress) => fetched,
+            () = cancelled(cancel) => Err(FetchError::Cancelled),
+        }
+    })
+}
+
+async fn cancelled(cancel: &CancelFlag) {
+    while !cancel.is_cancelled() {
+        tokio::time::sleep(CANCEL_POLL).await;
+    }
+}
+
+fn client(trust: Option<&[u8]>) -> Result<Client, FetchError> {
+    // The program installs the provider; tests and other users of this library may not have.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let extra = match trust {
+        Some(pem) => Certificate::from_pem_bundle(pem).map_err(FetchError::Trust)?,
+        None => Vec::new(),
+    };
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            // Proxies would be read from the environment, which libraries here never do.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::custom(|attempt| {
+                let weaker = attempt.url().scheme() != "https"
+                    && attempt.previous().last().is_some_and(|from| from.scheme() == "https");
+                if weaker || attempt.previous().len() > MAX_REDIRECTS {
+                    attempt.stop()
+                } else {
+                    attempt.follow()
+                }
+            }))
+            .referer(false)
+    };
+    builder()
+        .tls_certs_merge(extra)
+        .build()
+        // A machine without a bundle of certificates still reaches servers over plain HTTP.
+        .or_else(|_| builder().tls_certs_only([]).build())
+        .map_err(FetchError::Trust)
+}
+
+async fn transfer(
+    client: &Client,
+    url: &Url,
+    to: &mut File,
+    progress: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<Fetched, FetchError> {
+    let name = || shown(url);
+    let failed = |error: reqwest::Error| failure(name(), &error);
+    let late = |_| FetchError::Timeout(name());
+    // What is hashed is what the server keeps, not what a connection made of it.
+    let request = client.get(url.clone()).header(reqwest::header::ACCEPT_ENCODING, "identity");
+    let mut response: Response =
+        tokio::time::timeout(REPLY_TIMEOUT, request.send()).await.map_err(late)?.map_err(failed)?;
+    if !response.status().is_success() {
+        return Err(FetchError::Status { url: name(), status: response.status() });
+    }
+    let modified = response.headers().get(LAST_MODIFIED).and_then(|value| value.to_str().ok());
+    let modified = modified.and_then(|text| {
+        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok().map(|at| at.as_second())
+    });
+    let total = response.content_length();
+    let mut hash = Sha256::new();
+    let mut done = 0_u64;
+    while let Some(chunk) =
+        tokio::time::timeout(REPLY_TIMEOUT, response.chunk()).await.map_err(late)?.map_err(failed)?
+    {
+        done += chunk.len() as u64;
+        if done > MAX_BYTES {
+            return Err(FetchError::TooLarge(name()));
+        }
+        hash.update(&chunk);
+        to.write_all(&chunk).map_err(FetchError::Write)?;
+        progress(done, total);
+    }
+    Ok(Fetched { digest: hash.finalize().into(), modified })
+}
+
+fn failure(url: String, error: &reqwest::Error) -> FetchError {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let reason = cause.to_string();
+    match tls_fault(error) {
+        Some(TlsFault::Certificate) => FetchError::Certificate { url, reason },
+        _ => FetchError::Connect { url, reason },
+    }
+}
