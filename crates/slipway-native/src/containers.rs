@@ -13,6 +13,7 @@ use slipway_types::container::{ContainerId, ContainerSpec, ContainerState, Mount
 
 use crate::config::{LaunchPlan, plan_launch};
 use crate::error::{NativeError, io};
+use crate::volumes;
 
 /// Containers below one folder, made from one store's images. A cheap clone.
 #[derive(Clone)]
@@ -125,10 +126,11 @@ impl Native {
         folder(&dir, 0o700)?;
         folder(&upper, 0o755)?;
         folder(&work, 0o700)?;
+        let mounts = volumes::prepare(id, &dir, &lowers, spec)?;
         let rootfs = Rootfs { lowers, upper, work };
         let mut config = ContainerConfig::new(id.clone(), rootfs, plan.process.clone());
         config.read_only = spec.read_only;
-        config.mounts.clone_from(&spec.mounts);
+        config.mounts = mounts;
         config.network = spec.network;
         config.limits = spec.limits;
         config.stop_signal.clone_from(&plan.stop_signal);

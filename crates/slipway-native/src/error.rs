@@ -4,8 +4,9 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use slipway_image::build::CopyError;
 use slipway_image::store::StoreError;
-use slipway_runtime::ContainerError;
+use slipway_runtime::{ContainerError, OverlayError};
 use slipway_types::ErrorCode;
 use slipway_types::container::ContainerId;
 
@@ -28,6 +29,24 @@ pub enum NativeError {
         id: ContainerId,
         /// Why.
         source: ContainerError,
+    },
+    /// A volume cannot be filled with what the image has there.
+    #[error("cannot make the volume {target} of container {id}", target = target.display())]
+    Volume {
+        /// Which container.
+        id: ContainerId,
+        /// Where it is inside.
+        target: PathBuf,
+        /// Why.
+        source: CopyError,
+    },
+    /// The root file system cannot be opened.
+    #[error("cannot open the root file system of container {id}")]
+    Root {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: OverlayError,
     },
     /// The container does not run.
     #[error("container {0} is not running")]
@@ -55,8 +74,16 @@ impl NativeError {
             Self::Store(error) if error.is_out_of_space() => ErrorCode::ResourceExhausted,
             Self::NoCommand | Self::MountSource(_) => ErrorCode::InvalidArgument,
             Self::NotRunning(_) | Self::Running(_) => ErrorCode::Conflict,
-            Self::Runtime { .. } | Self::Io { .. } if is_full(io_kind(self)) => ErrorCode::ResourceExhausted,
-            Self::Store(_) | Self::Runtime { .. } | Self::Io { .. } => ErrorCode::Internal,
+            Self::Runtime { .. } | Self::Io { .. } | Self::Volume { .. } | Self::Root { .. }
+                if is_full(io_kind(self)) =>
+            {
+                ErrorCode::ResourceExhausted
+            }
+            Self::Store(_)
+            | Self::Runtime { .. }
+            | Self::Io { .. }
+            | Self::Volume { .. }
+            | Self::Root { .. } => ErrorCode::Internal,
         }
     }
 

@@ -12,6 +12,7 @@ mod probe;
 mod replicas;
 mod serving_files;
 mod steps;
+mod volumes;
 
 pub use config::{LaunchPlan, plan_launch};
 pub use containers::Native;
@@ -19,3 +20,4 @@ pub use error::NativeError;
 pub use replicas::ReplicaEngine;
 pub use serving_files::ServingFiles;
 pub use steps::random_id;
+pub use volumes::add_image_volumes;

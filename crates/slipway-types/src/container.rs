@@ -96,6 +96,9 @@ pub struct ContainerSpec {
     pub user: Option<String>,
     /// What of this host is visible inside.
     pub mounts: Vec<Mount>,
+    /// Absolute paths inside of folders that the container keeps outside its root file system: `-v PATH`, and VOLUME
+    /// of the image. Each starts with what the image has there, and goes with the container.
+    pub volumes: Vec<PathBuf>,
     /// Network namespace.
     pub network: NetworkMode,
     /// Resource limits.
@@ -247,6 +250,9 @@ pub struct CreatedContainer {
     pub name: String,
     /// Unix socket of its shim, which carries stdio and the exit status.
     pub attach_socket: PathBuf,
+    /// How it ended, when it was to run in the background and could not be started; then it is removed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<ExitInfo>,
 }
 
 /// Body of `POST /v1/containers`.

@@ -146,7 +146,7 @@ fn read_ignore(path: &Path) -> Result<Option<Ignore>, ContextError> {
     use std::io::Read;
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(ignore::MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+        File::open(path)?.take(ignore::MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     match read() {

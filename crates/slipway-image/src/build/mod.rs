@@ -26,6 +26,7 @@ pub mod words;
 pub use bases::LocalImages;
 pub use builder::{BuildOutcome, Builder, Events};
 pub use context::unpack_context;
+pub use copy::copy_folder_out;
 pub use error::{
     ArchiveError, BuildError, ContextError, CopyError, FetchError, ModeError, OwnerError, SelectError,
     StepErrorKind, StepFailure, TreeError,

@@ -1,7 +1,7 @@
 //! `slipway rm`
 
 use super::{Context, for_each};
-use crate::failure::Failure;
+use crate::failure::{Failure, exit};
 use crate::query;
 
 /// Remove containers that ended
@@ -20,6 +20,11 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let client = context.client()?;
     let force = if args.force { "true" } else { "false" };
     for_each(context, &args.containers, |name| {
-        client.delete(&query::path(&format!("/v1/containers/{}", query::segment(name)), &[("force", force)]))
+        let path = query::path(&format!("/v1/containers/{}", query::segment(name)), &[("force", force)]);
+        client.delete(&path).map_err(|failure: Failure| {
+            // As Docker has it: what is to be gone by all means may be gone already.
+            let gone = args.force && failure.exit_code == exit::NOT_FOUND;
+            if gone { failure.exiting(0) } else { failure }
+        })
     })
 }

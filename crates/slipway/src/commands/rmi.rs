@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, exit};
 use crate::query;
 
 /// Remove images, or names of images that have several
@@ -39,7 +39,9 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
                 if let Some(error) = &failure.error {
                     context.printer.error(error);
                 }
-                code = failure.exit_code;
+                if !(args.force && failure.exit_code == exit::NOT_FOUND) {
+                    code = failure.exit_code;
+                }
             }
         }
     }

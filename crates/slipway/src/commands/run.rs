@@ -37,8 +37,9 @@ pub struct Args {
     /// Read environment variables from a file (repeatable)
     #[arg(long = "env-file", value_name = "FILE")]
     env_files: Vec<PathBuf>,
-    /// Show a folder or file of this machine inside (repeatable)
-    #[arg(short, long = "volume", value_name = "SOURCE:TARGET[:ro]")]
+    /// Show a folder or file of this machine inside; without a source, a folder that goes with the container
+    /// (repeatable)
+    #[arg(short, long = "volume", value_name = "[SOURCE:]TARGET[:ro]")]
     volumes: Vec<String>,
     /// Mount a temporary file system (repeatable)
     #[arg(long = "tmpfs", value_name = "TARGET[:size=SIZE]")]
@@ -50,7 +51,7 @@ pub struct Args {
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// Memory limit, such as `512m`
-    #[arg(short, long, value_name = "SIZE", value_parser = size::parse_bytes)]
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u64>,
     /// CPU limit, such as `1.5`
     #[arg(long, value_name = "COUNT", value_parser = cpu_millis)]
@@ -73,6 +74,15 @@ pub struct Args {
     /// Add a label (repeatable)
     #[arg(short, long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// Not supported yet
+    #[arg(short, long, hide = true)]
+    tty: bool,
+    /// Not supported yet
+    #[arg(short, long, hide = true)]
+    publish: Vec<String>,
+    /// Not supported yet
+    #[arg(long, hide = true)]
+    gpus: Option<String>,
     /// Image name or id
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -84,11 +94,18 @@ pub struct Args {
 /// Runs.
 pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let detach = args.detach;
+    unsupported(&args).map_err(unmade)?;
+    let spec = spec(context, args).map_err(unmade)?;
     let client = context.client()?;
-    let spec = spec(args)?;
     let (auto_remove, interactive) = (spec.auto_remove, spec.interactive);
     let request = CreateContainer { spec, wait_for_attach: !detach };
     let created = create(context, &client, &request)?;
+    if let Some(failed) = created.failed {
+        let reason = failed.error.unwrap_or_default();
+        return Err(
+            Failure::from(slipway_types::ApiError::new(ErrorCode::Failed, reason)).exiting(failed.code)
+        );
+    }
     if detach {
         context.printer.line(created.id.as_str());
         return Ok(0);
@@ -151,7 +168,24 @@ fn unmade(failure: Failure) -> Failure {
     if failure.exit_code == exit::UNREACHABLE { failure } else { failure.exiting(exit::CONTAINER_FAILED) }
 }
 
-fn spec(args: Args) -> Result<ContainerSpec, Failure> {
+/// Flags of Docker's that are known and cannot be followed yet.
+fn unsupported(args: &Args) -> Result<(), Failure> {
+    let refuse = |flag: &str, instead: &str| {
+        Err(Failure::usage(format!("`{flag}` is not supported yet")).hint(instead))
+    };
+    if args.tty {
+        return refuse("--tty", "leave it out: `-i` alone connects standard input");
+    }
+    if !args.publish.is_empty() {
+        return refuse("--publish", "`--network host` shares this machine's ports with the container");
+    }
+    if args.gpus.is_some() {
+        return refuse("--gpus", "leave it out");
+    }
+    Ok(())
+}
+
+fn spec(context: &Context, args: Args) -> Result<ContainerSpec, Failure> {
     let mut env = Vec::new();
     for file in &args.env_files {
         let text = std::fs::read_to_string(file).map_err(|e| crate::failure::io("read", file, &e))?;
@@ -159,7 +193,16 @@ fn spec(args: Args) -> Result<ContainerSpec, Failure> {
         env.extend(lines.map(str::to_owned));
     }
     env.extend(args.env);
-    let mut mounts = args.volumes.iter().map(|v| volume(v)).collect::<Result<Vec<_>, _>>()?;
+    let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
+    for text in &args.volumes {
+        match volume(text)? {
+            Volume::Own(target) => volumes.push(target),
+            Volume::Shown { source, target, read_only } => {
+                let source = existing(context, &source)?;
+                mounts.push(Mount::Bind { source, target, read_only });
+            }
+        }
+    }
     for text in &args.tmpfs {
         mounts.push(tmpfs(text)?);
     }
@@ -176,6 +219,7 @@ fn spec(args: Args) -> Result<ContainerSpec, Failure> {
         workdir: args.workdir,
         user: args.user,
         mounts,
+        volumes,
         network: args.network,
         limits: Limits { memory: args.memory, cpu_millis: args.cpus, pids: args.pids_limit },
         read_only: args.read_only,
@@ -200,9 +244,37 @@ pub fn environment(pairs: Vec<String>) -> Result<Vec<String>, Failure> {
     Ok(env)
 }
 
-fn volume(text: &str) -> Result<Mount, Failure> {
+/// What `-v` asks for.
+#[derive(Debug, PartialEq)]
+enum Volume {
+    /// Something of this machine.
+    Shown { source: PathBuf, target: PathBuf, read_only: bool },
+    /// A folder of the container's own.
+    Own(PathBuf),
+}
+
+/// A mount's source without links. As Docker has it, a folder is made where nothing is.
+fn existing(context: &Context, source: &Path) -> Result<PathBuf, Failure> {
+    let fail = |error: std::io::Error| crate::failure::io("mount", source, &error);
+    match source.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(source).map_err(fail)?;
+            context.printer.note(format!("made the folder {}, which --volume names", source.display()));
+            source.canonicalize().map_err(fail)
+        }
+        result => result.map_err(fail),
+    }
+}
+
+fn volume(text: &str) -> Result<Volume, Failure> {
     let wrong =
-        |reason: &str| Failure::usage(format!("--volume `{text}`: {reason}; expected SOURCE:TARGET[:ro]"));
+        |reason: &str| Failure::usage(format!("--volume `{text}`: {reason}; expected [SOURCE:]TARGET[:ro]"));
+    if !text.contains(':') && text.starts_with('/') {
+        return match Path::new(text).parent() {
+            Some(_) => Ok(Volume::Own(text.into())),
+            None => Err(wrong("the root itself cannot be a volume")),
+        };
+    }
     let mut parts = text.split(':');
     let (source, target) = match (parts.next(), parts.next()) {
         (Some(source), Some(target)) if !source.is_empty() && !target.is_empty() => (source, target),
@@ -222,9 +294,7 @@ fn volume(text: &str) -> Result<Mount, Failure> {
     if !source.contains('/') && source != "." && source != ".." {
         return Err(wrong("named volumes are not supported; give a path such as `./data`"));
     }
-    let source = Path::new(source);
-    let source = source.canonicalize().map_err(|e| crate::failure::io("mount", source, &e))?;
-    Ok(Mount::Bind { source, target: target.into(), read_only })
+    Ok(Volume::Shown { source: source.into(), target: target.into(), read_only })
 }
 
 fn tmpfs(text: &str) -> Result<Mount, Failure> {
@@ -241,6 +311,17 @@ fn tmpfs(text: &str) -> Result<Mount, Failure> {
     Ok(Mount::Tmpfs { target: target.into(), size })
 }
 
+/// As little as Docker lets a container have.
+const MIN_MEMORY: u64 = 6 << 20;
+
+fn memory(text: &str) -> Result<u64, String> {
+    match size::parse_bytes(text) {
+        Ok(bytes) if bytes < MIN_MEMORY => Err("the smallest memory limit is 6 MiB".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn cpu_millis(text: &str) -> Result<u32, String> {
     match text.parse::<f64>() {
         Ok(cpus) if (0.01..=4096.0).contains(&cpus) => Ok((cpus * 1000.0).round() as u32),
@@ -254,12 +335,15 @@ mod tests {
 
     #[test]
     fn volumes() {
-        let dir = tempfile::tempdir().unwrap();
-        let source = dir.path().canonicalize().unwrap();
-        let given = format!("{}:/data:ro", source.display());
-        let expected = Mount::Bind { source, target: "/data".into(), read_only: true };
-        assert_eq!(volume(&given).unwrap(), expected);
-        for bad in ["", "/a", "/a:b", "/a:/b:x", "/a:/b:ro:x", "name:/b", "/does/not/exist:/b"] {
+        let shown = |source: &str, read_only| Volume::Shown {
+            source: source.into(),
+            target: "/data".into(),
+            read_only,
+        };
+        assert_eq!(volume("/s:/data:ro").unwrap(), shown("/s", true));
+        assert_eq!(volume("./s:/data").unwrap(), shown("./s", false));
+        assert_eq!(volume("/data").unwrap(), Volume::Own("/data".into()));
+        for bad in ["", "/", "a", "/a:b", "/a:/b:x", "/a:/b:ro:x", "name:/b"] {
             assert!(volume(bad).is_err(), "{bad}");
         }
         assert_eq!(tmpfs("/t:size=1m").unwrap(), Mount::Tmpfs { target: "/t".into(), size: Some(1 << 20) });
@@ -274,5 +358,6 @@ mod tests {
         assert!(env[1].starts_with("PATH=/"));
         assert!(environment(vec!["=x".into()]).is_err());
         assert_eq!((cpu_millis("1.5"), cpu_millis("0").is_err()), (Ok(1500), true));
+        assert_eq!((memory("6m"), memory("5m").is_err()), (Ok(6 << 20), true));
     }
 }

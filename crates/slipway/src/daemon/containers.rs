@@ -22,6 +22,8 @@ pub fn create(app: &Arc<App>, request: CreateContainer) -> Result<CreatedContain
     let CreateContainer { mut spec, wait_for_attach } = request;
     let image = images::find(app, &spec.image)?;
     let (stored, plan) = app.native.plan(&image, &spec).map_err(native_error)?;
+    let declared = stored.config.config().as_ref().and_then(|config| config.volumes().clone());
+    slipway_native::add_image_volumes(&mut spec, &declared.unwrap_or_default());
     let id = slipway_native::random_id();
     let name = match spec.name.take() {
         None => format!("c{}", id.short()),
@@ -61,16 +63,16 @@ pub fn create(app: &Arc<App>, request: CreateContainer) -> Result<CreatedContain
                 if let Err(error) = container.wait_started(START_LIMIT) {
                     tracing::debug!(%error, %id, "a container ended before it was seen to run");
                 }
-                let failed = container.observe().ok().and_then(|seen| seen.exit).and_then(|exit| exit.error);
-                if let Some(reason) = failed {
+                let failed = container.observe().ok().and_then(|seen| seen.exit);
+                if let Some(failed) = failed.filter(|exit| exit.error.is_some()) {
                     remove(app, id.as_str(), true)?;
-                    return Err(ApiError::new(ErrorCode::Failed, reason));
+                    return Ok(CreatedContainer { id, name, attach_socket: socket, failed: Some(failed) });
                 }
             }
             if record.spec.auto_remove {
                 watch(app, &id);
             }
-            Ok(CreatedContainer { id, name, attach_socket: socket })
+            Ok(CreatedContainer { id, name, attach_socket: socket, failed: None })
         }
         Err(error) => {
             app.state.remove_container(&id)?;

@@ -123,6 +123,88 @@ fn network_and_trust_of_run_steps() {
 }
 
 #[test]
+fn secrets_are_seen_by_the_step_alone() {
+    let s = Slipway::new();
+    s.busybox();
+    let token = s.write("token", "hunter2-in-file\n");
+    s.write(
+        "p/Dockerfile",
+        "FROM box\nRUN --mount=type=secret,id=file,required --mount=type=secret,id=var,env=TOKEN \\\n  \
+         wc -c < /run/secrets/file > /seen; stat -c %a /run/secrets/file >> /seen; printenv TOKEN | wc -c >> /seen\n\
+         RUN ls /run/secrets/file 2>&1; printenv TOKEN; echo after\n",
+    );
+    let file = format!("id=file,src={}", token.display());
+    let build = |value: &str| {
+        let mut command = s.command(&[
+            "build",
+            "-t",
+            "sec",
+            "--progress",
+            "plain",
+            "--secret",
+            &file,
+            "--secret",
+            "id=var,env=MY_TOKEN",
+            "p",
+        ]);
+        let output = command.env("MY_TOKEN", value).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        text
+    };
+    let text = build("hunter2-in-env");
+    assert!(text.contains("No such file") && text.contains("after"), "{text}");
+    assert_eq!(s.run(&["run", "--rm", "sec", "cat", "/seen"]).ok(), "16\n400\n15\n");
+    assert_eq!(
+        s.run(&["run", "--rm", "sec", "sh", "-c", "ls /run 2>/dev/null; env | grep -c TOKEN"]).stdout,
+        "0\n"
+    );
+    // Another value is no other step.
+    assert!(build("changed").contains("(0 executed"));
+    let found = std::process::Command::new("grep").args(["-rl", "hunter2"]).arg(s.root()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "kept somewhere");
+    let stderr = s.run(&["build", "--no-cache", "p"]).fails(2);
+    assert!(stderr.contains("no secret `file`") && stderr.contains("--secret id=file"), "{stderr}");
+    s.finish();
+}
+
+#[test]
+fn contexts_on_standard_input() {
+    let s = Slipway::new();
+    s.busybox();
+    s.write("p/Dockerfile", "FROM box\nCOPY said /said\n");
+    s.write("p/other", "FROM box\nRUN echo other > /said\n");
+    s.write("p/said", "from the tar\n");
+    for (flag, name) in [("-cf", "t.tar"), ("-czf", "t.tgz"), ("-cJf", "t.txz")] {
+        let tar = s.path(name);
+        let status = std::process::Command::new("tar")
+            .arg(flag)
+            .arg(&tar)
+            .arg("-C")
+            .arg(s.path("p"))
+            .arg(".")
+            .status();
+        assert!(status.unwrap().success());
+        s.run_with(&["build", "-t", "tarred", "-"], &std::fs::read(&tar).unwrap()).ok();
+        assert_eq!(s.run(&["run", "--rm", "tarred", "cat", "/said"]).ok(), "from the tar\n");
+        s.run_with(&["build", "-t", "tarred", "-f", "other", "-"], &std::fs::read(&tar).unwrap()).ok();
+        assert_eq!(s.run(&["run", "--rm", "tarred", "cat", "/said"]).ok(), "other\n");
+    }
+    s.run_with(&["build", "-t", "alone", "-"], b"FROM box\nRUN echo alone > /said\n").ok();
+    assert_eq!(s.run(&["run", "--rm", "alone", "cat", "/said"]).ok(), "alone\n");
+    s.run_with(&["build", "-f", "-", "-"], b"FROM box\n").fails(2);
+    let stderr = s.run_with(&["build", "-"], &[0xff, 0xfe, 0x00]).fails(2);
+    assert!(stderr.contains("neither a tar"), "{stderr}");
+    let left = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    let left: Vec<_> =
+        left.filter(|e| e.file_name().to_string_lossy().starts_with("slipway-context-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let stderr = s.run(&["build", "https://example.org/x.git"]).fails(3);
+    assert!(stderr.contains("clone or fetch it first"), "{stderr}");
+    s.finish();
+}
+
+#[test]
 fn killed_builds_leave_nothing() {
     let s = Slipway::new();
     s.busybox();

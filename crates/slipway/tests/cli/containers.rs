@@ -28,7 +28,22 @@ fn run_has_dockers_exit_codes() {
     assert!(stderr.contains("no-such-program"), "{stderr}");
     let stderr = s.run(&["run", "box:absent", "true"]).fails(125);
     assert!(stderr.contains("box:absent"), "{stderr}");
-    s.run(&["run", "--memory", "lots", "box", "true"]).fails(2);
+    for flags in [
+        &["--memory", "lots"][..],
+        &["--memory", "1"],
+        &["--no-such-flag"],
+        &["-v", "relative:/x"],
+        &["-v", "/a:b"],
+        &["-it"],
+        &["-p", "80:80"],
+    ] {
+        s.run(&[&["run"][..], flags, &["box", "true"]].concat()).fails(125);
+    }
+    let stderr = s.run(&["run", "-it", "box", "sh"]).fails(125);
+    assert!(stderr.contains("`--tty` is not supported yet") && stderr.contains("hint"), "{stderr}");
+    // In the background as well.
+    s.run(&["run", "-d", "box", "no-such-program"]).fails(127);
+    s.run(&["run", "-d", "box", "/etc/passwd"]).fails(126);
     assert_eq!(s.run(&["ps", "-aq"]).ok(), "", "--rm leaves nothing");
     s.finish();
 }
@@ -59,6 +74,43 @@ fn run_flags_act_inside() {
     assert_eq!(s.run_with(&["run", "--rm", "-i", "box", "cat"], b"typed\n").ok(), "typed\n");
     let out = sh(&[], "echo out; echo err >&2");
     assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("out\n", "err\n"));
+    s.finish();
+}
+
+#[test]
+fn volumes_start_with_the_images_files_and_stay_out_of_the_image() {
+    let s = Slipway::new();
+    s.busybox();
+    s.write("p/Dockerfile", "FROM box\nRUN mkdir -p /data/sub && echo img > /data/sub/f && chown -R user:extra /data && chmod 750 /data\nVOLUME /data /none\n");
+    s.run(&["build", "-t", "vol", "p"]).ok();
+    let look = "stat -c '%U:%G %a' /data; cat /data/sub/f; echo new > /data/sub/f; echo y > /none/x; cat /data/sub/f";
+    // Writable even where the root file system is not, and as the image has it every time.
+    for _ in 0..2 {
+        let text = s.run(&["run", "--rm", "--read-only", "vol", "sh", "-c", look]).ok();
+        assert_eq!(text, "user:extra 750\nimg\nnew\n");
+    }
+    let mine = s.write("mine/own", "mine\n");
+    let bind = format!("{}:/data", mine.parent().unwrap().display());
+    assert_eq!(s.run(&["run", "--rm", "-v", &bind, "vol", "ls", "/data"]).ok(), "own\n");
+    assert_eq!(
+        s.run(&["run", "--rm", "-v", "/home", "box", "sh", "-c", "grep -c ' /home ' /proc/mounts"]).ok(),
+        "1\n"
+    );
+    s.run(&["run", "-d", "--name", "keeps", "vol", "sleep", "60"]).ok();
+    let kept = s.root().join("containers");
+    let volumes = || {
+        std::fs::read_dir(&kept).unwrap().flatten().filter(|c| c.path().join("volumes/0").exists()).count()
+    };
+    assert_eq!(volumes(), 1);
+    s.run(&["rm", "-f", "keeps"]).ok();
+    s.run(&["rm", "-f", "keeps"]).ok();
+    s.run(&["rm", "keeps"]).fails(3);
+    assert_eq!(volumes(), 0);
+    // As with Docker, a source that is missing becomes a folder; it is said aloud.
+    let missing = format!("{}:/x", s.path("made/here").display());
+    let outcome = s.run(&["run", "--rm", "-v", &missing, "box", "touch", "/x/f"]);
+    assert!(outcome.stderr.contains("made the folder"), "{}", outcome.stderr);
+    assert!(s.path("made/here/f").exists());
     s.finish();
 }
 

@@ -13,7 +13,8 @@ fn help_and_versions() {
     assert!(s.run(&["build", "--help"]).ok().contains("--ca-certificates"));
     assert!(!s.root().exists(), "help starts no daemon");
     s.run(&["no-such-command"]).fails(2);
-    s.run(&["run"]).fails(2);
+    s.run(&["run"]).fails(125);
+    s.run(&["exec", "--bad", "x", "y"]).fails(125);
     s.run(&["daemon", "status"]).fails(5);
 }
 

@@ -23,9 +23,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::context::Everything;
 use super::root::{Found, Owner, Root, make_dir, set_owner};
 use super::runner::CancelFlag;
-use super::tree::{Entry, EntryKind, Tree, TreeError, stamp_of};
+use super::tree::{Entry, EntryKind, Tree, TreeError, fill_hashes, scan, stamp_of};
 
 pub use archive::ArchiveError;
 pub(crate) use archive::sniff;
@@ -36,6 +37,27 @@ pub(crate) use owner::{UserNames, resolve_owner};
 pub(crate) use parents::select_with_parents;
 pub use select::SelectError;
 pub(crate) use select::{Selected, select};
+
+/// Copies a folder out of a root file system, with owners, modes, times and attributes: `to` becomes the copy. Gives
+/// false, and does nothing, when there is no such folder. Links in `path` lead nowhere outside of the root.
+///
+/// # Errors
+/// Something there cannot be read, or `to` cannot be written.
+pub fn copy_folder_out(root: OwnedFd, path: &Path, to: &Path) -> Result<bool, CopyError> {
+    let root = Root::new(root);
+    let cancel = CancelFlag::new();
+    let found = root.find(path).map_err(|source| TreeError::io(path, source))?;
+    let Some(found) = found.filter(Found::is_dir) else { return Ok(false) };
+    let entries = scan(&root, &found.path, &Everything, &cancel)?;
+    let mut tree = Tree { name: OsString::new(), at: found.path, entries };
+    // Reads the extended attributes as well.
+    fill_hashes(&root, &mut tree, None, true, &cancel)?;
+    let (parent, name) = (to.parent().unwrap_or(to), to.file_name().unwrap_or_default());
+    let outside = Root::open(parent).map_err(|source| CopyError::Io { path: parent.to_owned(), source })?;
+    let writer = Writer { root: &outside, owner: None, mode: None, cancel: &cancel };
+    writer.place(&root, &tree, &format!("/{}", name.to_string_lossy()))?;
+    Ok(true)
+}
 
 /// Why something cannot be written into the image.
 #[derive(Debug, thiserror::Error)]

@@ -120,7 +120,8 @@ fn run_mounts() {
         ]
     );
     for (mount, code) in [
-        ("type=ssh", "unsupported-mount"),
+        ("type=ssh,source=/x", "invalid-mount"),
+        ("type=ssh,env=X", "invalid-mount"),
         ("type=npipe,target=/x", "unsupported-mount"),
         ("type=tmpfs,target=/x,size=big", "invalid-mount"),
         ("type=bind,target=/x,size=1", "invalid-mount"),
@@ -140,8 +141,11 @@ fn run_mounts() {
     }
     let mounts = only!("RUN --mount=from=tools x", Run).mounts;
     assert!(matches!(&mounts[0].kind, MountKind::Bind { target, .. } if target == "."));
-    let (_, diagnostics) = stage("RUN --mount=type=ssh x");
-    assert_eq!(diagnostics[0].hint.as_deref(), Some("supported types are bind, cache, tmpfs and secret"));
+    let (_, diagnostics) = stage("RUN --mount=type=npipe x");
+    assert_eq!(
+        diagnostics[0].hint.as_deref(),
+        Some("supported types are bind, cache, tmpfs, secret and ssh")
+    );
 }
 
 #[test]

@@ -90,6 +90,30 @@ fn destinations_are_dockers() {
         ("COPY --chmod=600 a.txt /o", &["/o 600 A"]),
         ("COPY --chmod=755 dir/sub /o", &["/o/", "/o/two 755 2"]),
         ("ARG who=app\nCOPY --chown=$who a.txt /o", &["/o 1000:1001 A"]),
+        ("COPY --chmod=u+x,go-w a.txt /o", &["/o 744 A"]),
+        ("COPY --chmod=u=rwX,go=rX dir/sub /o", &["/o/", "/o/two 2"]),
+        // The folders above a source, whole or from `/./` on.
+        (
+            "COPY --parents dir/sub/two a.txt /p/",
+            &["/p/", "/p/a.txt A", "/p/dir/", "/p/dir/sub/ 700", "/p/dir/sub/two 2"],
+        ),
+        ("COPY --parents dir/./sub/two /p", &["/p/", "/p/sub/ 700", "/p/sub/two 2"]),
+        ("COPY --parents dir/sub /p", &["/p/", "/p/dir/", "/p/dir/sub/ 700", "/p/dir/sub/two 2"]),
+        ("COPY --parents di?/**/two /p", &["/p/", "/p/dir/", "/p/dir/sub/ 700", "/p/dir/sub/two 2"]),
+        ("COPY --parents --chown=7 dir/one /p/", &["/p/ 7:7", "/p/dir/ 7:7", "/p/dir/one 7:7 1"]),
+        (
+            "COPY --from=base --parents /have/sub /p/",
+            &["/p/", "/p/have/", "/p/have/sub/", "/p/have/sub/kept kept"],
+        ),
+        // What is left out.
+        ("COPY --exclude=sub dir /d", &["/d/", "/d/inner -> one", "/d/one 1"]),
+        ("COPY --exclude=**/two --exclude=inner dir /d", &["/d/", "/d/one 1", "/d/sub/ 700"]),
+        ("COPY --exclude=* --exclude=!sub/two dir /d", &["/d/", "/d/sub/ 700", "/d/sub/two 2"]),
+        ("COPY --exclude=b.* *.txt /t/", &["/t/", "/t/a.txt A"]),
+        (
+            "COPY --parents --exclude=dir/one dir /p/",
+            &["/p/", "/p/dir/", "/p/dir/inner -> one", "/p/dir/sub/ 700", "/p/dir/sub/two 2"],
+        ),
         // Files given inline.
         ("COPY <<f /in\nhello\nf", &["/in hello\n"]),
         ("ENV X=1\nCOPY <<f <<\"g\" /in/\n$X\nf\n$X\ng", &["/in/", "/in/f 1\n", "/in/g $X\n"]),
@@ -129,8 +153,18 @@ fn refusals_say_why() {
         ("COPY socket /x", "is a socket"),
         ("COPY pipes /x/", "is a named pipe"),
         ("COPY --chown=nobody a.txt /x", "cannot use `--chown=nobody`"),
-        ("ENV mode=u+x\nCOPY --chmod=$mode a.txt /x", "cannot use `--chmod=u+x`"),
-        ("ADD https://example.org/x /x", "not supported yet"),
+        ("ENV mode=u+q\nCOPY --chmod=$mode a.txt /x", "cannot use `--chmod=u+q`"),
+        ("COPY --parents ./dir/./absent /x", "does not exist in the build context"),
+        ("COPY --exclude=[ dir /x", "cannot use `--exclude`"),
+        (
+            "ADD https://example.org/x.git#main /x",
+            "the Git repository `https://example.org/x.git#main` is not supported yet",
+        ),
+        ("ADD git@example.org:x /x", "is not supported yet"),
+        ("ADD ftp://example.org/x /x", "is not a URL that can be fetched"),
+        ("ADD http://127.0.0.1:1/ /x/", "does not end with the name of a file"),
+        ("ADD http://127.0.0.1:1/x /x", "cannot fetch `http://127.0.0.1:1/x`"),
+        ("ADD --checksum=md5:x http://127.0.0.1:1/x /x", "is not a checksum"),
         ("COPY --from=base /nope /x", "does not exist in image `base`"),
     ] {
         let error = world.fail(&format!("FROM base\n{dockerfile}\n"));

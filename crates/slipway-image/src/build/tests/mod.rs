@@ -4,5 +4,6 @@ mod caching;
 mod concurrency;
 mod configs;
 mod copies;
+mod fetching;
 mod runs;
 mod world;
