@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use reqwest::header::LAST_MODIFIED;
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
@@ -16,6 +17,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the reply's headers, and each further piece of its body, may take.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const CANCEL_POLL: Duration = Duration::from_millis(100);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_REDIRECTS: usize = 10;
 /// Most bytes that one URL may give.
 const MAX_BYTES: u64 = 1 << 40;
@@ -119,11 +121,21 @@ pub(crate) fn fetch(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FetchError::Write)?;
     let client = client(trust)?;
-    runtime.block_on(async {
-        tokio::select! {
-            fetched = transfer(&client, url, to, progress) => fetched,
-            () = cancelled(cancel) => Err(FetchError::Cancelled),
+    let (report, reports) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let transfer = scope.spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    fetched = transfer(&client, url, to, &report) => fetched,
+                    () = cancelled(cancel) => Err(FetchError::Cancelled),
+                }
+            })
+        });
+        // Who listens may block, which no thread may that drives a runtime. The channel ends with the transfer.
+        for (done, total) in reports {
+            progress(done, total);
         }
+        transfer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -171,7 +183,7 @@ async fn transfer(
     client: &Client,
     url: &Url,
     to: &mut File,
-    progress: &mut dyn FnMut(u64, Option<u64>),
+    report: &mpsc::Sender<(u64, Option<u64>)>,
 ) -> Result<Fetched, FetchError> {
     let name = || shown(url);
     let failed = |error: reqwest::Error| failure(name(), &error);
@@ -190,6 +202,7 @@ async fn transfer(
     let total = response.content_length();
     let mut hash = Sha256::new();
     let mut done = 0_u64;
+    let mut last: Option<Instant> = None;
     while let Some(chunk) =
         tokio::time::timeout(REPLY_TIMEOUT, response.chunk()).await.map_err(late)?.map_err(failed)?
     {
@@ -199,7 +212,11 @@ async fn transfer(
         }
         hash.update(&chunk);
         to.write_all(&chunk).map_err(FetchError::Write)?;
-        progress(done, total);
+        if last.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL) {
+            last = Some(Instant::now());
+            // Nobody listens when the caller panicked.
+            let _ = report.send((done, total));
+        }
     }
     Ok(Fetched { digest: hash.finalize().into(), modified })
 }

@@ -42,7 +42,7 @@ pub(crate) async fn fetch_manifest(
         url: session.url(repository, &format!("manifests/{reference}")),
         headers,
         scope: &Scope::pull(&session.repository(repository)),
-        what: &format!("manifest {repository}:{reference}"),
+        what: &format!("manifest {repository}{}{reference}", separator(reference)),
     };
     let response = session.send(&call).await?;
     let (headers, bytes) = read_capped(host, "manifest", response, MAX_MANIFEST).await?;
@@ -104,4 +104,9 @@ pub(crate) async fn fetch_config(
         });
     }
     Ok(bytes)
+}
+
+/// What stands between a repository and a tag, or a digest.
+pub(crate) fn separator(target: &str) -> char {
+    if target.contains(':') { '@' } else { ':' }
 }

@@ -7,6 +7,7 @@ mod lies;
 mod pull;
 mod push;
 mod real;
+mod real_tokens;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -237,7 +237,7 @@ impl Uploader {
             url: self.session.url(&self.repository, &format!("manifests/{target}")),
             headers,
             scope: &self.scope(),
-            what: &format!("manifest {}:{target}", self.repository),
+            what: &format!("manifest {}{}{target}", self.repository, super::fetch::separator(target)),
         };
         let send = || self.session.send_with(&call, STALL, |request| Ok(request.body(bytes.clone())));
         let response = self.session.shared.retries.run(send).await?;

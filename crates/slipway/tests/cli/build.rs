@@ -130,8 +130,8 @@ fn secrets_are_seen_by_the_step_alone() {
     s.write(
         "p/Dockerfile",
         "FROM box\nRUN --mount=type=secret,id=file,required --mount=type=secret,id=var,env=TOKEN \\\n  \
-         wc -c < /run/secrets/file > /seen; stat -c %a /run/secrets/file >> /seen; printenv TOKEN | wc -c >> /seen\n\
-         RUN ls /run/secrets/file 2>&1; printenv TOKEN; echo after\n",
+         wc -c < /run/secrets/file > /seen; stat -c %a /run/secrets/file >> /seen; echo \"$TOKEN\" | wc -c >> /seen\n\
+         RUN ls /run/secrets/file 2>&1; echo [$TOKEN]; echo after\n",
     );
     let file = format!("id=file,src={}", token.display());
     let build = |value: &str| {
@@ -153,7 +153,7 @@ fn secrets_are_seen_by_the_step_alone() {
         text
     };
     let text = build("hunter2-in-env");
-    assert!(text.contains("No such file") && text.contains("after"), "{text}");
+    assert!(text.contains("No such file") && text.contains("[]\n") && text.contains("after"), "{text}");
     assert_eq!(s.run(&["run", "--rm", "sec", "cat", "/seen"]).ok(), "16\n400\n15\n");
     assert_eq!(
         s.run(&["run", "--rm", "sec", "sh", "-c", "ls /run 2>/dev/null; env | grep -c TOKEN"]).stdout,
@@ -165,6 +165,38 @@ fn secrets_are_seen_by_the_step_alone() {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "kept somewhere");
     let stderr = s.run(&["build", "--no-cache", "p"]).fails(2);
     assert!(stderr.contains("no secret `file`") && stderr.contains("--secret id=file"), "{stderr}");
+    s.finish();
+}
+
+#[test]
+fn urls_are_fetched() {
+    use std::io::{Read, Write};
+    let s = Slipway::new();
+    s.busybox();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Large enough for several reports of progress.
+    let body = vec![b'x'; 20 << 20];
+    let server = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let read = stream.read(&mut [0; 4096]).unwrap();
+            assert!(read > 0);
+            write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())
+                .unwrap();
+            stream.write_all(&body).unwrap();
+        }
+    });
+    s.write("p/Dockerfile", &format!("FROM box\nADD http://127.0.0.1:{port}/big.bin /in/\n"));
+    s.run(&["build", "-t", "fetched", "p"]).ok();
+    assert_eq!(
+        s.run(&["run", "--rm", "fetched", "stat", "-c", "%s %a", "/in/big.bin"]).ok(),
+        "20971520 600\n"
+    );
+    assert!(s.run(&["build", "--progress", "plain", "p"]).stderr.contains("(0 executed"));
+    server.join().unwrap();
+    let stderr = s.run(&["build", "p"]).fails(1);
+    assert!(stderr.contains("cannot fetch") && stderr.contains("Dockerfile:2:"), "{stderr}");
     s.finish();
 }
 

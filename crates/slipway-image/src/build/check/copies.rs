@@ -252,5 +252,7 @@ impl Stages<'_, '_> {
 
 /// Whether ADD fetches a source: a URL or a git repository.
 fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+    ["http://", "https://", "ftp://", "git://", "ssh://", "git@"]
+        .iter()
+        .any(|scheme| source.starts_with(scheme))
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Seek;
-use std::time::{Duration, Instant};
 
 use reqwest::Url;
 
@@ -13,8 +12,6 @@ use super::steps::Step;
 use super::trust::Trust;
 use crate::build::error::{Fault, FetchError, StepErrorKind};
 use crate::build::fetch::{fetch, shown};
-
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A file that a URL gives.
 pub(super) struct Remote {
@@ -64,13 +61,7 @@ impl Build<'_> {
         let staging = self.parts.machine.store.staging("add")?;
         let mut file = tempfile::tempfile_in(staging.path()).map_err(prepare(staging.path()))?;
         let name = shown(url);
-        let mut last: Option<Instant> = None;
-        let mut progress = |done, total| {
-            if last.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL) {
-                last = Some(Instant::now());
-                step.progress(&name, done, total);
-            }
-        };
+        let mut progress = |done, total| step.progress(&name, done, total);
         let trust = self.parts.trust.as_ref().map(Trust::pem);
         let fetched = fetch(url, &mut file, trust, &self.parts.cancel, &mut progress)?;
         Ok((fetched.digest, file, fetched.modified))

@@ -154,7 +154,7 @@ fn refusals_say_why() {
         ("COPY pipes /x/", "is a named pipe"),
         ("COPY --chown=nobody a.txt /x", "cannot use `--chown=nobody`"),
         ("ENV mode=u+q\nCOPY --chmod=$mode a.txt /x", "cannot use `--chmod=u+q`"),
-        ("COPY --parents ./dir/./absent /x", "does not exist in the build context"),
+        ("COPY --parents ./dir/./absent /x", "`./dir/./absent` is not in the build context"),
         ("COPY --exclude=[ dir /x", "cannot use `--exclude`"),
         (
             "ADD https://example.org/x.git#main /x",

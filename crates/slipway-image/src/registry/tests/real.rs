@@ -14,10 +14,10 @@ const PROGRAM: &str = "/usr/bin/docker-registry";
 /// bcrypt of `slipway`, cost 5.
 const HTPASSWD: &str = "tester:$2y$05$abcdefghijklmnopqrstuuTbRj4JTB65o.ipLCknMlpHjEAa4HxM6\n";
 
-struct Server {
+pub(super) struct Server {
     child: Child,
-    host: String,
-    dir: tempfile::TempDir,
+    pub(super) host: String,
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -28,14 +28,16 @@ impl Drop for Server {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     Open,
     Password,
     Tls,
+    /// The port of the token service on loopback.
+    Token(u16),
 }
 
 /// `None`, said aloud, where the program is not installed.
-fn start(kind: Kind) -> Option<Server> {
+pub(super) fn start(kind: Kind) -> Option<Server> {
     if !Path::new(PROGRAM).exists() {
         // Written past the test harness, which would hide it.
         let _ =
@@ -59,7 +61,16 @@ fn start(kind: Kind) -> Option<Server> {
             at("server.key")
         ));
     }
-    if kind != Kind::Open {
+    if let Kind::Token(service) = kind {
+        openssl(
+            dir.path(),
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout token.key -out token.pem -subj /CN=issuer",
+        );
+        config.push_str(&format!(
+            "auth:\n  token:\n    realm: http://127.0.0.1:{service}/token\n    service: test-registry\n    issuer: test-issuer\n    rootcertbundle: {}\n",
+            at("token.pem")
+        ));
+    } else if kind != Kind::Open {
         std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
         config.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", at("htpasswd")));
     }
@@ -94,16 +105,21 @@ fn make_certificates(dir: &Path) {
         "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.csr -subj /CN=test",
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out server.pem",
     ] {
-        let out = Command::new("openssl").args(command.split(' ')).current_dir(dir).output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        openssl(dir, command);
     }
 }
 
-fn logged_in(server: &Server, settings: RegistrySettings) -> Registry {
+pub(super) fn openssl(dir: &Path, command: &str) -> Vec<u8> {
+    let out = Command::new("openssl").args(command.split(' ')).current_dir(dir).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+pub(super) fn logged_in(server: &Server, settings: RegistrySettings) -> Registry {
     client(settings, vec![(server.host.clone(), password("tester", "slipway"))])
 }
 
-async fn round_trip(server: &Server, registry: &Registry) {
+pub(super) async fn round_trip(server: &Server, registry: &Registry) {
     let platform = "linux/amd64".parse().unwrap();
     for compression in [Compression::Gzip, Compression::Zstd] {
         let own = store();

@@ -62,9 +62,9 @@ fn remove_when_told_to_end(folder: PathBuf) -> Result<(), Failure> {
         .map_err(|error| failure::io("watch signals for", &folder, &error))?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            // Best effort: the process ends either way.
+            // Best effort: the process ends either way, as it would have without this.
             let _ = std::fs::remove_dir_all(&folder);
-            std::process::exit(128 + signal);
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     });
     Ok(())
