@@ -35,7 +35,7 @@ pub(crate) enum Refusal {
     NoReplica(String),
     #[error("no replica of service `{0}` can be reached; try again shortly")]
     Unreachable(String),
-    #[error("the replica of service `{0}` broke off before it answered")]
+    #[error("the replica of service `{0}` broke off before it answered; try again shortly")]
     BrokenOff(String),
     #[error("service `{0}` did not answer within {1} ms")]
     TimedOut(String, u128),
@@ -53,10 +53,12 @@ impl Refusal {
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownService { .. } => StatusCode::NOT_FOUND,
-            Self::Busy(_) | Self::NoReplica(_) | Self::Unreachable(_) | Self::ScrapeBusy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::BrokenOff(_) => StatusCode::BAD_GATEWAY,
+            // A replica that dies answers for its requests as a worker that dies does.
+            Self::Busy(_)
+            | Self::NoReplica(_)
+            | Self::Unreachable(_)
+            | Self::BrokenOff(_)
+            | Self::ScrapeBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::TimedOut(..) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
