@@ -128,11 +128,14 @@ impl PullError {
             Self::OtherKind { wanted, .. } if *wanted == IMAGE => {
                 Some("models are pulled with `slipway model import`".to_owned())
             }
-            Self::Unpack { source, .. } | Self::Store { source, .. } if source.is_out_of_space() => {
-                Some("free space with `slipway system prune`".to_owned())
-            }
+            _ if self.is_out_of_space() => Some("free space with `slipway system prune`".to_owned()),
             _ => None,
         }
+    }
+
+    /// Whether the store's disk (or a quota) is full. The store is intact then.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Unpack { source, .. } | Self::Store { source, .. } if source.is_out_of_space())
     }
 }
 
@@ -224,12 +227,15 @@ impl PushError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Request { source, .. } => source.hint(),
-            Self::Store { source, .. } | Self::Compress { source, .. } if source.is_out_of_space() => {
-                Some("free space with `slipway system prune`".to_owned())
-            }
+            _ if self.is_out_of_space() => Some("free space with `slipway system prune`".to_owned()),
             Self::OtherDigest { .. } => Some("push to a tag".to_owned()),
             _ => None,
         }
+    }
+
+    /// Whether the store's disk (or a quota) is full. The store is intact then.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Store { source, .. } | Self::Compress { source, .. } if source.is_out_of_space())
     }
 }
 

@@ -126,7 +126,7 @@ impl BaseImages for Bases {
             .map_err(|e| ApiError::new(ErrorCode::Internal, format!("the pull failed: {e}")))?;
         match pulled {
             Ok(pulled) => Ok(ResolvedBase { id: pulled.image, pulled: true }),
-            Err(error) => Err(images::registry_error(error.code(), error.hint(), &error)),
+            Err(error) => Err(images::pull_error(&self.store, &error)),
         }
     }
 }

@@ -8,8 +8,8 @@ use oci_spec::image::{
 };
 use serde_json::{Value, json};
 use slipway_image::build::CancelFlag;
-use slipway_image::registry::{Compression, Registry};
-use slipway_image::store::{RemoveReport, StoreError, UnpackLimits};
+use slipway_image::registry::{Compression, PullError, PushError, Registry};
+use slipway_image::store::{RemoveReport, Store, StoreError, UnpackLimits};
 use slipway_types::build::BuildRequest;
 use slipway_types::image::{Credentials, ImageSummary, InvalidPlatform, Platform, TransferEvent};
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
@@ -101,7 +101,7 @@ pub fn pull(
     let pulled = app
         .handle
         .block_on(registry.pull(&app.store, &reference, &platform, on_event))
-        .map_err(|e| registry_error(e.code(), e.hint(), &e))?;
+        .map_err(|e| pull_error(&app.store, &e))?;
     app.event(
         &format!("image/{}", reference.familiar()),
         "image.pulled",
@@ -132,7 +132,7 @@ pub fn push(
     let manifest = app
         .handle
         .block_on(registry.push(&app.store, &image, &reference, compression, on_event))
-        .map_err(|e| registry_error(e.code(), e.hint(), &e))?;
+        .map_err(|e| push_error(&app.store, &e))?;
     app.event(&format!("image/{}", reference.familiar()), "image.pushed", &format!("{manifest} was pushed."));
     Ok(TransferEvent::Finished { reference: reference.to_string(), manifest, image })
 }
@@ -156,8 +156,10 @@ fn import_from(app: &App, pairs: &[(String, String)], reader: &mut impl Read) ->
         allowed_change(change)?;
     }
     let lease = app.store.lease();
-    let imported =
-        app.store.import_rootfs(reader, &plain_config()?, &UnpackLimits::default()).map_err(store_error)?;
+    let imported = app
+        .store
+        .import_rootfs(reader, &plain_config()?, &UnpackLimits::default())
+        .map_err(|e| naming_disk(&app.store, e.is_out_of_space(), store_error(e)))?;
     let id = if changes.is_empty() { imported } else { changed(app, &imported, &changes)? };
     app.store.tag(&id, &name).map_err(store_error)?;
     drop(lease);
@@ -305,6 +307,27 @@ pub fn registry_error(
     error: &(dyn std::error::Error + 'static),
 ) -> ApiError {
     ApiError { hint, ..ApiError::from_error(code, error) }
+}
+
+/// An error of a pull into the store.
+pub fn pull_error(store: &Store, error: &PullError) -> ApiError {
+    naming_disk(store, error.is_out_of_space(), registry_error(error.code(), error.hint(), error))
+}
+
+/// An error of a push out of the store, which keeps there what it compressed.
+pub fn push_error(store: &Store, error: &PushError) -> ApiError {
+    naming_disk(store, error.is_out_of_space(), registry_error(error.code(), error.hint(), error))
+}
+
+/// The error of an operation that writes to the store; where the disk is `full`, the hint names it.
+fn naming_disk(store: &Store, full: bool, error: ApiError) -> ApiError {
+    if !full {
+        return error;
+    }
+    let folder = store.root().display();
+    error.with_hint(format!(
+        "the disk that holds {folder} is full: free space on it, with `slipway system prune` for example"
+    ))
 }
 
 #[cfg(test)]

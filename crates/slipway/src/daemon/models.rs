@@ -284,7 +284,7 @@ pub fn push(
     let registry = images::client(app)?;
     app.handle
         .block_on(registry.push_artifact(&app.store, &version.manifest, &target, on_event))
-        .map_err(|e| images::registry_error(e.code(), e.hint(), &e))?;
+        .map_err(|e| images::push_error(&app.store, &e))?;
     Ok(TransferEvent::Finished {
         reference: target.to_string(),
         manifest: version.manifest.clone(),
@@ -305,7 +305,7 @@ pub fn pull(
     let manifest_digest = app
         .handle
         .block_on(registry.pull_artifact(&app.store, &source, on_event))
-        .map_err(|e| images::registry_error(e.code(), e.hint(), &e))?;
+        .map_err(|e| images::pull_error(&app.store, &e))?;
     let manifest =
         model::read_manifest(&app.store, &manifest_digest).map_err(|e| ApiError::from_error(e.code(), &e))?;
     let Some(model) = model.or(manifest.model.as_deref()) else {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::support::{Slipway, free_port, http, tiny_project, wait_for};
 
 /// A running registry; killed when dropped.
-struct Registry {
+pub struct Registry {
     child: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Registry {
-    fn start(folder: &Path, extra: &str) -> Self {
+    pub fn start(folder: &Path, extra: &str) -> Self {
         let port = free_port();
         let config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
