@@ -24,18 +24,12 @@ fn services_come_back_from_every_kill() {
     tiny_project(&s, "p", 2.0);
     s.run(&["up", "p"]).ok();
     s.run(&["scale", "tiny", "2"]).ok();
-    let root = s.root().to_str().unwrap().to_owned();
 
     kill(s.daemon_pid(), "KILL");
     assert!(answers(&s).is_some(), "nothing that serves depends on the daemon");
     resumes(&s, "the daemon");
 
-    let gateway = |pid: &i32| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"gateway\0"))
-    };
-    let victims: Vec<i32> = processes_with(&root).into_iter().filter(gateway).collect();
-    assert_eq!(victims.len(), 1);
-    kill(victims[0], "KILL");
+    kill(s.gateway_pid(), "KILL");
     resumes(&s, "the gateway");
 
     let containers = s.root().join("containers").to_str().unwrap().to_owned();
@@ -50,9 +44,7 @@ fn services_come_back_from_every_kill() {
     crashed(1);
     resumes(&s, "a shim");
 
-    let inside = |name: &str| -> Vec<i32> {
-        processes_with(name).into_iter().filter(|pid| belongs_to(*pid, &s)).collect()
-    };
+    let inside = |name: &str| s.processes_inside(name);
     kill(inside("slipway-runner")[0], "KILL");
     crashed(2);
     resumes(&s, "a replica");
@@ -72,15 +64,6 @@ fn services_come_back_from_every_kill() {
     );
     assert!(s.run(&["events"]).ok().contains("gateway."));
     s.finish();
-}
-
-/// Whether a process runs in a container of this Slipway.
-fn belongs_to(pid: i32, s: &Slipway) -> bool {
-    let Ok(groups) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
-    let Ok(containers) = std::fs::read_dir(s.root().join("containers")) else { return false };
-    containers
-        .flatten()
-        .any(|entry| groups.contains(&format!("/slipway/{}", entry.file_name().to_string_lossy())))
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod containers;
 mod crash;
 mod faults;
 mod images;
+mod inflight;
 mod models;
 mod registry;
 mod road;

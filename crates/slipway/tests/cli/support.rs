@@ -146,6 +146,29 @@ impl Slipway {
         value["pid"].as_i64().unwrap() as i32
     }
 
+    /// The gateway's process id.
+    pub fn gateway_pid(&self) -> i32 {
+        let is_gateway = |pid: &i32| {
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"gateway\0"))
+        };
+        let found = processes_with(self.root().to_str().unwrap());
+        let found: Vec<i32> = found.into_iter().filter(is_gateway).collect();
+        assert_eq!(found.len(), 1, "one gateway runs");
+        found[0]
+    }
+
+    /// Processes in containers of this Slipway whose command line names this text.
+    pub fn processes_inside(&self, text: &str) -> Vec<i32> {
+        let belongs = |pid: &i32| {
+            let Ok(groups) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
+            let Ok(containers) = std::fs::read_dir(self.root().join("containers")) else { return false };
+            containers
+                .flatten()
+                .any(|entry| groups.contains(&format!("/slipway/{}", entry.file_name().to_string_lossy())))
+        };
+        processes_with(text).into_iter().filter(belongs).collect()
+    }
+
     /// One request to the gateway: status and body.
     pub fn http(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         http(self.port, method, path, body)
