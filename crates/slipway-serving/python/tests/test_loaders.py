@@ -1,4 +1,4 @@
-"""Each format with its real framework. What is not installed is skipped, and says so."""
+"""Each format with its real framework. What is not installed is skipped, and says so; `python -m tests` allows no skip."""
 
 import importlib.util
 import os
@@ -15,7 +15,12 @@ from slipway_worker.signature import Declared
 
 def needs(*modules):
     missing = [m for m in modules if importlib.util.find_spec(m) is None]
-    return unittest.skipIf(missing, "not installed: " + ", ".join(missing))
+
+    def mark(case):
+        case.needs = modules
+        return unittest.skipIf(missing, "not installed: " + ", ".join(missing))(case)
+
+    return mark
 
 
 class Loading(unittest.TestCase):
