@@ -131,15 +131,13 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "a skip is said aloud")]
     fn devices_are_limited_by_the_kernel() {
         let Some(mount) = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .map(Path::new)
             .into_iter()
             .find(|mount| mount.join("cgroup.procs").exists())
         else {
-            eprintln!("skipped: no cgroup v2 on this host");
-            return;
+            return super::super::tests::skip("no cgroup v2 on this host");
         };
         let name = format!("test-devices-{}", std::process::id());
         create(mount, &name).unwrap();

@@ -36,13 +36,13 @@ pub(super) enum Kind {
     Token(u16),
 }
 
-/// `None`, said aloud, where the program is not installed.
+/// `None`, said aloud, where the program is not installed; a failure where no test may be skipped.
 pub(super) fn start(kind: Kind) -> Option<Server> {
     if !Path::new(PROGRAM).exists() {
         // Written past the test harness, which would hide it.
         let _ =
             writeln!(std::io::stderr(), "SKIPPED: {PROGRAM} is not installed (apt install docker-registry)");
-        assert!(std::env::var_os("CI").is_none(), "CI allows no skip");
+        assert!(std::env::var_os("SLIPWAY_TEST_NO_SKIP").is_none(), "no test may be skipped here");
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
