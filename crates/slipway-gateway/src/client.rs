@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::access_log::Line;
 use crate::config::Limits;
 use crate::connection::{Connection, Wait};
 use crate::handler::handle;
@@ -22,8 +23,8 @@ use crate::shared::Worker;
 
 /// How long, and for how many bytes, a closed connection is read on, so that the client gets the answer before the
 /// kernel resets the connection for unread data.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 4 << 20;
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 << 20;
 /// Most bytes that hyper gathers of a request before they are taken.
 const BUFFER: usize = 64 << 10;
 const TIMED_OUT: &[u8] =
@@ -61,6 +62,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, tcp: TcpStream, client: SocketAdd
                         if error.is_parse() {
                             let code = if error.is_parse_too_large() { 431 } else { 400 };
                             connection.shared().own_stats.record(code, Duration::ZERO, 0, 0);
+                            log_unreadable(&connection, code);
                         }
                     }
                     Poll::Ready(false)
@@ -78,6 +80,27 @@ pub(crate) async fn serve(worker: Arc<Worker>, tcp: TcpStream, client: SocketAdd
         let _ = tokio::time::timeout(LINGER, tcp.write_all(TIMED_OUT)).await;
     }
     linger(tcp).await;
+}
+
+/// A line for a request that could not be read: nothing of it is known but who sent it.
+fn log_unreadable(connection: &Connection, status: u16) {
+    let shared = connection.shared();
+    let Some(log) = &shared.log else { return };
+    log.write(&Line {
+        time: jiff::Timestamp::now(),
+        request_id: shared.request_id().to_str().unwrap_or_default(),
+        client: connection.client,
+        method: "",
+        path: "",
+        service: None,
+        backend: None,
+        status,
+        aborted: false,
+        request_bytes: 0,
+        response_bytes: 0,
+        duration_ms: 0.0,
+        upstream_ms: None,
+    });
 }
 
 /// Reads on for a moment after the last answer.

@@ -51,6 +51,10 @@ async fn answer(
             name: name.chars().take(MAX_NAME_SHOWN).collect(),
             known: table.known(),
         }),
+        Destination::NoPath(path) => Err(Refusal::UnknownPath {
+            path: path.chars().take(MAX_NAME_SHOWN).collect(),
+            known: table.known(),
+        }),
         Destination::Service { service, strip } => {
             let service = Arc::clone(service);
             drop(table);

@@ -32,9 +32,10 @@ pub(crate) async fn answer(
         }
         Page::Healthy => state(true, &json!({ "healthy": true })),
         Page::Ready => state(loaded, &json!({ "ready": loaded, "generation": shared.table().generation })),
-        Page::ServerMetadata => {
-            state(true, &json!({ "name": "slipway", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
-        }
+        Page::ServerMetadata => state(
+            true,
+            &json!({ "name": "slipway", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data"] }),
+        ),
         Page::ServerLive => state(true, &json!({ "live": true })),
         Page::ServerReady => {
             let now = shared.now();

@@ -26,6 +26,9 @@ use crate::upstream::{Lease, Link, SendFailure};
 /// request goes out in one write, and it can go to another replica if this one did not get it.
 const MAX_BUFFERED: u64 = 64 << 10;
 
+/// Longest part of a label that an error message repeats.
+const MAX_LABEL_SHOWN: usize = 128;
+
 /// Passes a request to a replica and gives its answer.
 pub(crate) async fn forward(
     connection: &Connection,
@@ -45,7 +48,7 @@ pub(crate) async fn forward(
         return Err(Refusal::BodyTooLarge(service.max_body));
     }
     let authority = head.uri.authority().cloned();
-    head.uri = origin_form(&head.uri, strip)?;
+    head.uri = without_label(origin_form(&head.uri, strip)?, service)?;
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let authority = authority.as_ref().map(http::uri::Authority::as_str);
@@ -264,6 +267,27 @@ fn origin_form(uri: &Uri, strip: usize) -> Result<Uri, Refusal> {
     let rest =
         if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { format!("/{rest}").try_into() };
     rest.map(Uri::from).map_err(|_| Refusal::Malformed("the path cannot be passed on"))
+}
+
+/// The target without `/labels/<label>`, for a label of the version that is served. Replicas know only the labels
+/// that there were when they started.
+fn without_label(uri: Uri, service: &Service) -> Result<Uri, Refusal> {
+    const LABELS: &str = "/labels/";
+    let Some((name, rest)) = uri.path().strip_prefix("/v1/models/").and_then(|rest| rest.split_once(LABELS))
+    else {
+        return Ok(uri);
+    };
+    if name.contains(['/', ':']) {
+        return Ok(uri);
+    }
+    let (label, action) = rest.split_at(rest.find(['/', ':']).unwrap_or(rest.len()));
+    if !service.labels.iter().any(|known| known == label) {
+        let label = label.chars().take(MAX_LABEL_SHOWN).collect();
+        return Err(Refusal::UnknownLabel { label, known: service.labels.join(", ") });
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = PathAndQuery::try_from(format!("/v1/models/{name}{action}{query}"));
+    target.map(Uri::from).map_err(|_| Refusal::Malformed("the path cannot be passed on"))
 }
 
 #[cfg(test)]

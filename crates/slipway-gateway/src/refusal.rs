@@ -29,6 +29,10 @@ pub(crate) enum Refusal {
     BodyBroken,
     #[error("no service or model `{name}`; {known}")]
     UnknownService { name: String, known: String },
+    #[error("there is no path {path}: see /v1/models/NAME:predict, /v2/models/NAME/infer, /metrics; {known}")]
+    UnknownPath { path: String, known: String },
+    #[error("{}", unknown_label(label, known))]
+    UnknownLabel { label: String, known: String },
     #[error("service `{0}` has as many requests under way as it may have; try again shortly")]
     Busy(String),
     #[error("service `{0}` has no ready replica; try again shortly")]
@@ -46,13 +50,13 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::BodyBroken | Self::UnknownLabel { .. } => StatusCode::BAD_REQUEST,
             Self::Tunnel | Self::OnlyGet => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upgrade(_) | Self::TransferCoding(_) => StatusCode::NOT_IMPLEMENTED,
             Self::HeadTooLarge(..) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownService { .. } => StatusCode::NOT_FOUND,
+            Self::UnknownService { .. } | Self::UnknownPath { .. } => StatusCode::NOT_FOUND,
             // A replica that dies answers for its requests as a worker that dies does.
             Self::Busy(_)
             | Self::NoReplica(_)
@@ -75,6 +79,12 @@ impl Refusal {
         }
         response
     }
+}
+
+/// Clients of TensorFlow Serving look for the first words.
+fn unknown_label(label: &str, known: &str) -> String {
+    let known = if known.is_empty() { "the version that is served has none" } else { known };
+    format!("Unrecognized servable version label: {label}; known: {known}")
 }
 
 /// An answer with a JSON body.

@@ -13,6 +13,8 @@ pub(crate) enum Destination<'a> {
     Service { service: &'a Arc<Service>, strip: usize },
     /// Nobody is called so.
     Unknown(&'a str),
+    /// The path names no service.
+    NoPath(&'a str),
 }
 
 /// A page of the gateway's own.
@@ -49,12 +51,15 @@ pub(crate) fn resolve<'a>(table: &'a Table, host: Option<&'a str>, path: &'a str
         let name = rest.split(['/', ':']).next().unwrap_or_default();
         return match table.service_or_model(name) {
             Some(service) => Destination::Service { service, strip: 0 },
+            None if name.is_empty() => Destination::NoPath(path),
             None => Destination::Unknown(name),
         };
     }
     let name = path[1.min(path.len())..].split('/').next().unwrap_or_default();
     match table.service(name) {
         Some(service) => Destination::Service { service, strip: 1 + name.len() },
+        // A protocol's own paths name no service, and a lone segment is as likely a guess at a page.
+        None if matches!(name, "v1" | "v2" | "") || path.len() == 1 + name.len() => Destination::NoPath(path),
         None => Destination::Unknown(name),
     }
 }
@@ -115,14 +120,18 @@ mod tests {
             (None, "/v2/models/mnist/infer", "digits 0"),
             (None, "/v2/models/a.b/infer", "a.b 0"),
             (None, "/v1/models/nope:predict", "unknown nope"),
-            (None, "/v1/models/", "unknown "),
+            (None, "/v1/models/", "no path /v1/models/"),
+            (None, "/v1/models", "v1 3"),
+            (None, "/v2/models", "no path /v2/models"),
+            (None, "/healthz", "no path /healthz"),
+            (None, "/v2/repository/index", "no path /v2/repository/index"),
             (None, "/digits", "digits 7"),
             (None, "/digits/v1/models/digits:predict", "digits 7"),
             (None, "/v1/other", "v1 3"),
             (None, "/mnist/predict", "unknown mnist"),
-            (None, "//digits", "unknown "),
-            (None, "*", "unknown "),
-            (None, "", "unknown "),
+            (None, "//digits", "no path //digits"),
+            (None, "*", "no path *"),
+            (None, "", "no path "),
             (Some("localhost:8080"), "/digits/x", "digits 7"),
             (Some("127.0.0.1:8080"), "/", "page Index"),
             (Some("[::1]:8080"), "/", "page Index"),
@@ -138,6 +147,7 @@ mod tests {
                 Destination::Own(page) => format!("page {page:?}"),
                 Destination::Service { service, strip } => format!("{} {strip}", service.name),
                 Destination::Unknown(name) => format!("unknown {name}"),
+                Destination::NoPath(path) => format!("no path {path}"),
             };
             assert_eq!(found, expected, "{host:?} {path}");
         }

@@ -47,6 +47,7 @@ pub(crate) struct Table {
 pub(crate) struct Service {
     pub name: String,
     pub model: String,
+    pub labels: Vec<String>,
     pub max_body: u64,
     pub timeout: Duration,
     pub max_concurrency: u32,
@@ -100,6 +101,7 @@ impl Table {
             let service = Arc::new(Service {
                 name: route.service.clone(),
                 model: route.model.clone(),
+                labels: route.labels.clone(),
                 max_body: or(route.max_body, limits.max_body),
                 timeout: Duration::from_millis(timeout.min(24 * 3600 * 1000)),
                 max_concurrency: match route.max_concurrency {

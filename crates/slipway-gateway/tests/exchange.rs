@@ -275,6 +275,7 @@ async fn every_request_is_logged_once_and_without_its_query() {
         .await;
     world.call("GET /nope HTTP/1.1\r\nhost: x\r\nx-request-id: r2\r\n\r\n").await;
     world.call("GET /s HTTP/1.1\r\nhost: a\r\nhost: b\r\nx-request-id: r3\r\n\r\n").await;
+    assert_eq!(world.call("NONSENSE\r\n\r\n").await.status, 400);
     world.gateway.shutdown().await;
     let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains("secret"));
@@ -303,6 +304,9 @@ async fn every_request_is_logged_once_and_without_its_query() {
     assert!(line["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!((&of("r2")["status"], &of("r2")["service"]), (&404.into(), &serde_json::Value::Null));
     assert_eq!(of("r3")["status"], 400);
+    let unreadable: Vec<_> = lines.iter().filter(|line| line["method"] == "").collect();
+    assert_eq!(unreadable.len(), 1, "{text}");
+    assert_eq!((&unreadable[0]["status"], &unreadable[0]["client"]), (&400.into(), &"127.0.0.1".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

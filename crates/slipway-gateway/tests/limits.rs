@@ -50,8 +50,8 @@ async fn bodies_over_the_limit_are_refused_by_length_and_while_they_stream() {
 
     // A client that goes on sending still gets the answer.
     let mut client = Client::connect(world.address).await;
-    client.send("POST /s HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n").await;
-    client.send("x".repeat(3_000_000)).await;
+    client.send("POST /s HTTP/1.1\r\nhost: x\r\ncontent-length: 40000000\r\n\r\n").await;
+    client.send("x".repeat(40_000_000)).await;
     client.reply().await.unwrap().expect(StatusCode::PAYLOAD_TOO_LARGE, "100000 bytes");
 }
 

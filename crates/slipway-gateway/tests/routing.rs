@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use slipway_types::container::ContainerId;
-use slipway_types::service::Backend;
+use slipway_types::service::{Backend, Route};
 use support::{Client, Replica, World, body, route, until};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, Semaphore};
@@ -46,6 +46,33 @@ async fn requests_find_their_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn labels_are_those_of_now() {
+    let world = World::new().await;
+    let a = Replica::named(world.path(), 1, "a");
+    let with = |labels: &[&str]| Route {
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        ..route("alpha", &[&a])
+    };
+    world.route(vec![with(&["champion", "eu"])]).await;
+    for (target, arrives) in [
+        ("/v1/models/alpha/labels/champion:predict?x=1", "/v1/models/alpha:predict?x=1"),
+        ("/v1/models/alpha-model/labels/eu/metadata", "/v1/models/alpha-model/metadata"),
+        ("/v1/models/alpha/labels/eu", "/v1/models/alpha"),
+        ("/alpha/v1/models/alpha/labels/eu:predict", "/v1/models/alpha:predict"),
+        ("/v1/models/alpha/versions/1/labels/eu:predict", "/v1/models/alpha/versions/1/labels/eu:predict"),
+    ] {
+        assert_eq!(world.get(target).await.status, 200, "{target}");
+        assert_eq!(a.seen.lock().unwrap().last().unwrap().target, arrives);
+    }
+    let hits = a.hits();
+    let unknown = "Unrecognized servable version label: us; known: champion, eu";
+    world.get("/v1/models/alpha/labels/us:predict").await.expect(StatusCode::BAD_REQUEST, unknown);
+    world.route(vec![with(&["eu"])]).await;
+    world.get("/v1/models/alpha/labels/champion").await.expect(StatusCode::BAD_REQUEST, "known: eu");
+    assert_eq!(a.hits(), hits);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_gateways_own_pages() {
     let world = World::new().await;
     assert_eq!(world.get("/-/healthy").await.status, 200);
@@ -60,6 +87,13 @@ async fn the_gateways_own_pages() {
     assert_eq!(index["services"][0]["replicas"], 1);
     let server: serde_json::Value = serde_json::from_slice(&world.get("/v2").await.body).unwrap();
     assert_eq!(server["name"], "slipway");
+    assert_eq!(server["extensions"], serde_json::json!(["binary_tensor_data"]));
+    for path in ["/v1/models", "/v2/models", "/healthz"] {
+        world
+            .get(path)
+            .await
+            .expect(StatusCode::NOT_FOUND, &format!("there is no path {path}: see /v1/models/NAME"));
+    }
     world.post("/metrics", "x").await.expect(StatusCode::METHOD_NOT_ALLOWED, "GET");
     world.route(vec![route("alpha", &[&a]), route("beta", &[])]).await;
     assert_eq!(world.get("/v2/health/ready").await.status, 503, "beta has no replica");

@@ -15,26 +15,35 @@ const LIMIT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: usize = 64 << 10;
 const REQUEST: &[u8] = b"GET /v2/health/ready HTTP/1.1\r\nhost: replica\r\nconnection: close\r\n\r\n";
 
+/// Why a runner is not ready.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotReady {
+    pub reason: String,
+    /// It could not load its model.
+    pub load_failed: bool,
+}
+
 /// `Ok` when the runner behind the socket says that it is ready; else why not.
-pub(crate) fn probe(socket: &Path) -> Result<(), String> {
+pub(crate) fn probe(socket: &Path) -> Result<(), NotReady> {
     let answer = match exchange(socket, Instant::now() + LIMIT) {
         Ok(answer) => answer,
         Err(error) => {
-            return Err(match error.kind() {
+            let reason = match error.kind() {
                 io::ErrorKind::NotFound => "it is starting".to_owned(),
                 io::ErrorKind::ConnectionRefused => "its runner does not listen".to_owned(),
                 io::ErrorKind::WouldBlock => "its runner accepts no connections".to_owned(),
                 _ => format!("its health check failed: {error}"),
-            });
+            };
+            return Err(NotReady { reason, load_failed: false });
         }
     };
     if answer.split_ascii_whitespace().nth(1) == Some("200") {
         return Ok(());
     }
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let reason = serde_json::from_str::<serde_json::Value>(body).ok();
-    let reason = reason.as_ref().and_then(|v| v["reason"].as_str()).unwrap_or("it is not ready");
-    Err(reason.to_owned())
+    let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let reason = answer["reason"].as_str().unwrap_or("it is not ready").to_owned();
+    Err(NotReady { reason, load_failed: answer["load_failed"] == true })
 }
 
 fn exchange(socket: &Path, deadline: Instant) -> io::Result<String> {
@@ -96,7 +105,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
 
-    fn answering(answer: &'static str) -> Result<(), String> {
+    fn answering(answer: &'static str) -> Result<(), NotReady> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("http.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -114,9 +123,12 @@ mod tests {
     fn ready_and_why_not() {
         assert_eq!(answering("HTTP/1.1 200 OK\r\n\r\n{\"ready\":true}"), Ok(()));
         let loading = "HTTP/1.1 503 X\r\n\r\n{\"ready\":false,\"reason\":\"the model is being loaded\"}";
-        assert_eq!(answering(loading), Err("the model is being loaded".to_owned()));
-        assert_eq!(answering(""), Err("it is not ready".to_owned()));
-        assert_eq!(probe(Path::new("/absent/http.sock")), Err("it is starting".to_owned()));
+        let not_ready = |reason: &str, load_failed| Err(NotReady { reason: reason.to_owned(), load_failed });
+        assert_eq!(answering(loading), not_ready("the model is being loaded", false));
+        let failed = "HTTP/1.1 503 X\r\n\r\n{\"ready\":false,\"reason\":\"no\",\"load_failed\":true}";
+        assert_eq!(answering(failed), not_ready("no", true));
+        assert_eq!(answering(""), not_ready("it is not ready", false));
+        assert_eq!(probe(Path::new("/absent/http.sock")), not_ready("it is starting", false));
     }
 
     #[test]
@@ -125,9 +137,10 @@ mod tests {
         let (real, link) = (dir.path().join("real.sock"), dir.path().join("http.sock"));
         let _listener = UnixListener::bind(&real).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert_eq!(probe(&link), Err("its health check failed: its socket is not a socket".to_owned()));
+        let refused = probe(&link).unwrap_err();
+        assert_eq!(refused.reason, "its health check failed: its socket is not a socket");
         let began = Instant::now();
-        assert!(probe(&real).unwrap_err().contains("timed out"));
+        assert!(probe(&real).unwrap_err().reason.contains("timed out"));
         assert!(began.elapsed() < 2 * LIMIT, "nobody accepts, and yet it ends");
     }
 }

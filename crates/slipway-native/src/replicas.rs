@@ -16,7 +16,7 @@ use slipway_types::service::{ReplicaState, RunnerConfig};
 
 use crate::containers::{Native, folder};
 use crate::error::NativeError;
-use crate::probe::probe;
+use crate::probe::{NotReady, probe};
 use crate::serving_files::ServingFiles;
 use crate::steps::random_id;
 
@@ -166,12 +166,13 @@ impl ReplicaEngine {
             seen = container.observe().ok()?;
         }
         let socket = dir.join(RUN_FOLDER).join(SOCKET);
-        let (state, reason) = match (&seen.exit, seen.state) {
+        let (state, why) = match (&seen.exit, seen.state) {
             (Some(exit), _) => (ReplicaState::Stopped, Some(ended(exit))),
             (None, ContainerState::Exited) => (ReplicaState::Stopped, None),
             _ if dir.join(DRAINING_FILE).exists() => (ReplicaState::Draining, None),
             _ => self.health(id, &dir, &socket),
         };
+        let load_failed = why.as_ref().is_some_and(|why| why.load_failed);
         Some(ObservedReplica {
             container: id.clone(),
             service: meta.service,
@@ -179,12 +180,13 @@ impl ReplicaEngine {
             slot: meta.slot,
             state,
             started_at: seen.started_at,
-            reason,
+            reason: why.map(|why| why.reason),
+            load_failed,
             socket: Some(socket),
         })
     }
 
-    fn health(&self, id: &ContainerId, dir: &Path, socket: &Path) -> (ReplicaState, Option<String>) {
+    fn health(&self, id: &ContainerId, dir: &Path, socket: &Path) -> (ReplicaState, Option<NotReady>) {
         let mark = dir.join(READY_FILE);
         let known = self.ready.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
         match probe(socket) {
@@ -297,12 +299,13 @@ impl ReplicaEngine {
     }
 }
 
-fn ended(exit: &slipway_types::container::ExitInfo) -> String {
-    match &exit.error {
+fn ended(exit: &slipway_types::container::ExitInfo) -> NotReady {
+    let reason = match &exit.error {
         Some(error) => error.clone(),
         None if exit.oom_killed => "it ran out of memory".to_owned(),
         None => format!("it exited with code {}", exit.code),
-    }
+    };
+    NotReady { reason, load_failed: false }
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), NativeError> {

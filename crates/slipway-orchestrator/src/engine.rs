@@ -125,6 +125,9 @@ pub struct ObservedReplica {
     pub started_at: Option<Timestamp>,
     /// Why it is not ready, or how it ended: `exited with code 1`, `killed: out of memory`.
     pub reason: Option<String>,
+    /// It tried to load its model and could not; `reason` says why. It may be trying again.
+    #[serde(default)]
+    pub load_failed: bool,
     /// Unix socket on this host where it answers HTTP; only passed on to the routing table.
     pub socket: Option<PathBuf>,
 }

@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub ends_after: Option<Duration>,
     /// [`Engine::start`] fails.
     pub start_fails: bool,
+    /// Why its model cannot be loaded, as it says from its start on.
+    pub load_fails: Option<String>,
 }
 
 impl Default for Behaviour {
@@ -30,6 +32,7 @@ impl Default for Behaviour {
             crash_after: None,
             ends_after: Some(Duration::from_millis(100)),
             start_fails: false,
+            load_fails: None,
         }
     }
 }
@@ -185,7 +188,8 @@ impl Engine for FakeEngine {
                 slot: replica.start.slot,
                 state: replica.state(state.now),
                 started_at: None,
-                reason: replica.ended.clone(),
+                reason: replica.ended.clone().or_else(|| replica.behaviour.load_fails.clone()),
+                load_failed: replica.behaviour.load_fails.is_some(),
                 socket: Some(PathBuf::from(format!("/run/slipway/{id}/http.sock"))),
             })
             .collect())

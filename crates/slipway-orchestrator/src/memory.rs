@@ -45,6 +45,8 @@ pub(crate) struct ReplicaMemory {
     pub since: Duration,
     /// Order of first observation: later is newer.
     pub first_seen: Duration,
+    /// Since when it says that its model cannot be loaded, and why.
+    pub load_failed: Option<(Duration, String)>,
     /// Why it was told to end, if it was.
     pub ending: Option<Ending>,
     /// The last step asked for, and when it is asked for again if its effect is not observed.
@@ -78,6 +80,8 @@ pub(crate) struct RolloutMemory {
     pub last_crash: Duration,
     /// How the last one ended.
     pub reason: String,
+    /// Replicas in a row that ended, or could not be started, before any of them was ready.
+    pub failed_starts: u32,
     /// Its start was announced.
     pub announced: bool,
     /// That it stalled was announced.
@@ -95,18 +99,26 @@ impl ServiceMemory {
         self.restarts
     }
 
+    /// Why the declared revision, by its number, does not come up: as many of its replicas in a row as make a rollout
+    /// stall ended before any was ready.
+    pub fn failing(&self, policy: &Policy) -> Option<(u64, &str)> {
+        let rollout = &self.rollout;
+        (rollout.failed_starts >= policy.stall_after).then_some((rollout.revision, rollout.reason.as_str()))
+    }
+
     /// Tells that an action of the last plan failed. A failed start counts as a crash of its slot; other actions are
     /// issued again a second later.
     pub fn action_failed(&mut self, action: &Action, reason: &str, policy: &Policy, now: Duration) {
         match action {
             Action::Start(start) => {
                 let (revision, slot) = (start.revision.number, start.slot);
-                let wait = self.count_crash(revision, slot, reason, false, policy, now);
+                let wait = self.count_crash(revision, slot, reason, Life::NeverReady, policy, now);
                 self.notices.push(Notice {
                     subject: format!("service/{}", start.revision.spec.name),
                     kind: "replica.start_failed",
                     message: format!(
-                        "Replica {slot} of revision {revision} could not start ({reason}){}.",
+                        "Replica {slot} of revision {revision} could not start ({}){}.",
+                        first_line(reason),
                         next_start(wait)
                     ),
                 });
@@ -128,22 +140,39 @@ impl ServiceMemory {
         revision: u64,
         slot: u32,
         reason: &str,
-        was_healthy: bool,
+        life: Life,
         policy: &Policy,
         now: Duration,
     ) -> Duration {
         let memory = self.slots.entry((revision, slot)).or_default();
-        memory.crashes = if was_healthy { 1 } else { memory.crashes.saturating_add(1) };
+        memory.crashes = if life == Life::Healthy { 1 } else { memory.crashes.saturating_add(1) };
         memory.starting = None;
         let wait = policy.backoff(memory.crashes);
         memory.not_before = now + wait;
         if revision == self.rollout.revision {
             self.rollout.crashes = self.rollout.crashes.saturating_add(1);
             self.rollout.last_crash = now;
+            if life == Life::NeverReady {
+                self.rollout.failed_starts = self.rollout.failed_starts.saturating_add(1);
+            }
             reason.clone_into(&mut self.rollout.reason);
         }
         wait
     }
+}
+
+/// What a replica that crashed had come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    NeverReady,
+    Ready,
+    /// Ready for [`Policy::healthy_after`].
+    Healthy,
+}
+
+/// What of a reason goes into a sentence: tracebacks follow the first line.
+pub(crate) fn first_line(reason: &str) -> &str {
+    reason.lines().next().unwrap_or_default()
 }
 
 /// The end of a sentence about a crash: nothing when the next start is immediate.

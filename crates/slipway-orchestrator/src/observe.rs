@@ -7,7 +7,7 @@ use slipway_types::container::ContainerId;
 use slipway_types::service::ReplicaState;
 
 use crate::engine::ObservedReplica;
-use crate::memory::{Ending, ReplicaMemory, ServiceMemory, next_start};
+use crate::memory::{Ending, Life, ReplicaMemory, ServiceMemory, first_line, next_start};
 use crate::plan::Notice;
 use crate::policy::Policy;
 
@@ -52,6 +52,13 @@ pub(crate) fn observe(
             memory.replicas.insert(replica.container.clone(), known);
             continue;
         };
+        if replica.load_failed && replica.state == ReplicaState::Starting {
+            let reason = replica.reason.clone().unwrap_or_default();
+            match &mut known.load_failed {
+                Some((_, known)) => *known = reason,
+                none => *none = Some((now, reason)),
+            }
+        }
         if known.state == replica.state {
             continue;
         }
@@ -65,10 +72,14 @@ pub(crate) fn observe(
                 ended(&replica.container, &before, reason, memory, policy, now, &mut note);
             }
             ReplicaState::Ready => {
+                known.load_failed = None;
+                if replica.revision == memory.rollout.revision {
+                    memory.rollout.failed_starts = 0;
+                }
                 note("replica.ready", format!("{} is ready.", name(&replica.container, &before)));
             }
             ReplicaState::Unready => {
-                let reason = replica.reason.as_deref().unwrap_or("its health check fails");
+                let reason = first_line(replica.reason.as_deref().unwrap_or("its health check fails"));
                 note(
                     "replica.unready",
                     format!("{} is not ready: {reason}.", name(&replica.container, &before)),
@@ -99,6 +110,7 @@ fn first_seen(replica: &ObservedReplica, now: Duration) -> ReplicaMemory {
         since: now,
         first_seen: now,
         // The mark outlives the daemon; why it was set does not, and to retire is the usual reason.
+        load_failed: None,
         ending: (replica.state == ReplicaState::Draining).then_some(Ending::Retired),
         asked: None,
     }
@@ -118,8 +130,14 @@ fn ended(
         note("replica.stopped", format!("{} stopped.", name(container, last)));
         return;
     }
-    let was_healthy =
-        last.state == ReplicaState::Ready && now.saturating_sub(last.since) >= policy.healthy_after;
-    let wait = memory.count_crash(last.revision, last.slot, reason, was_healthy, policy, now);
-    note("replica.crashed", format!("{} crashed ({reason}){}.", name(container, last), next_start(wait)));
+    let life = match last.state {
+        ReplicaState::Ready if now.saturating_sub(last.since) >= policy.healthy_after => Life::Healthy,
+        ReplicaState::Starting => Life::NeverReady,
+        _ => Life::Ready,
+    };
+    // It was stopped for this; how its process ended then says nothing.
+    let reason = last.load_failed.as_ref().map_or(reason, |(_, why)| why);
+    let wait = memory.count_crash(last.revision, last.slot, reason, life, policy, now);
+    let (name, why, wait) = (name(container, last), first_line(reason), next_start(wait));
+    note("replica.crashed", format!("{name} crashed ({why}){wait}."));
 }

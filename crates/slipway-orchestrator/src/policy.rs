@@ -13,6 +13,8 @@ pub struct Policy {
     pub healthy_after: Duration,
     /// Longest time in `Starting`; then the replica is stopped and counted as crashed. Large models load for minutes.
     pub start_limit: Duration,
+    /// Time in which a replica whose model cannot be loaded may try again; then likewise.
+    pub load_limit: Duration,
     /// Longest time in `Unready`; then likewise.
     pub unready_limit: Duration,
     /// A new replica must have been ready for this long before an old one drains in its favour.
@@ -40,6 +42,7 @@ impl Default for Policy {
             backoff_max: Duration::from_secs(60),
             healthy_after: Duration::from_secs(600),
             start_limit: Duration::from_secs(300),
+            load_limit: Duration::from_secs(5),
             unready_limit: Duration::from_secs(60),
             min_ready: Duration::from_secs(5),
             drain_delay: Duration::from_secs(1),

@@ -7,7 +7,7 @@ use slipway_types::service::ReplicaState;
 
 use crate::decide::{Live, decide, runs};
 use crate::engine::{ObservedReplica, Revision, StartReplica};
-use crate::memory::{Ending, RolloutMemory, ServiceMemory, Step};
+use crate::memory::{Ending, RolloutMemory, ServiceMemory, Step, first_line};
 use crate::observe::{name, observe};
 use crate::plan::{Absence, Action, Desired, Notice, Plan, Rollout};
 use crate::policy::Policy;
@@ -15,7 +15,8 @@ use crate::policy::Policy;
 /// Decides what to do about one service.
 ///
 /// - A missing replica is started; after a crash at once, then with [`Policy::backoff`] between starts, per slot.
-/// - A replica that stays `Starting` or `Unready` too long is stopped, which counts as a crash.
+/// - A replica that stays `Starting` or `Unready` too long, or cannot load its model, is stopped, which counts as a
+///   crash.
 /// - Surplus replicas drain, those first that are not ready, then the newest.
 /// - A new revision comes in by surge: one more replica is started, and once it is available an old one drains.
 ///   The number of ready replicas never falls below the declared one through this.
@@ -167,16 +168,35 @@ impl Pass<'_> {
 
     fn stop_sick(&mut self, memory: &mut ServiceMemory) {
         for (container, replica) in &mut memory.replicas {
-            let (limit, what) = match replica.state {
-                ReplicaState::Starting => (self.policy.start_limit, "did not get ready"),
-                ReplicaState::Unready => (self.policy.unready_limit, "was not ready"),
+            if replica.ending.is_some() {
+                continue;
+            }
+            let (since, limit, what) = match (replica.state, &replica.load_failed) {
+                (ReplicaState::Starting, Some((since, _))) => (*since, self.policy.load_limit, None),
+                (ReplicaState::Starting, None) => {
+                    (replica.since, self.policy.start_limit, Some("did not get ready"))
+                }
+                (ReplicaState::Unready, _) => {
+                    (replica.since, self.policy.unready_limit, Some("was not ready"))
+                }
                 _ => continue,
             };
-            if replica.ending.is_none() && self.due(Some(replica.since + limit)) {
-                replica.ending = Some(Ending::Sick);
-                let message =
-                    format!("{} {what} for {} s and is stopped.", name(container, replica), limit.as_secs());
-                self.note("replica.timed_out", message);
+            if !self.due(Some(since + limit)) {
+                continue;
+            }
+            replica.ending = Some(Ending::Sick);
+            let name = name(container, replica);
+            match (what, &replica.load_failed) {
+                (None, Some((_, why))) => {
+                    let message =
+                        format!("{name} cannot load its model ({}) and is stopped.", first_line(why));
+                    self.note("replica.load_failed", message);
+                }
+                (what, _) => {
+                    let what = what.unwrap_or_default();
+                    let message = format!("{name} {what} for {} s and is stopped.", limit.as_secs());
+                    self.note("replica.timed_out", message);
+                }
             }
         }
     }
@@ -263,7 +283,8 @@ impl Pass<'_> {
                     self.note(
                         "rollout.stalled",
                         format!(
-                            "Revision {number} keeps failing ({crashes} times, the last: {reason}); the revision before it stays."
+                            "Revision {number} keeps failing ({crashes} times, the last: {}); the revision before it stays.",
+                            first_line(reason)
                         ),
                     );
                 }

@@ -21,17 +21,21 @@ impl Default for RouteLimits {
     }
 }
 
-/// The table in which each service has its ready replicas, of whatever revision, in a fixed order.
+/// The table in which each service has its ready replicas, of whatever revision, in a fixed order. A service comes with
+/// the aliases that name its version now.
 ///
 /// The generation is one more than the previous table's, or the previous one when nothing changed: then the two are
 /// equal and nothing needs to be written.
 pub fn routes<'a>(
-    services: impl IntoIterator<Item = &'a ServiceSpec>,
+    services: impl IntoIterator<Item = (&'a ServiceSpec, Vec<String>)>,
     observed: &[ObservedReplica],
     limits: &RouteLimits,
     previous: &RoutingTable,
 ) -> RoutingTable {
-    let mut routes: Vec<Route> = services.into_iter().map(|spec| route(spec, observed, limits)).collect();
+    let mut routes: Vec<Route> = services
+        .into_iter()
+        .map(|(spec, labels)| Route { labels, ..route(spec, observed, limits) })
+        .collect();
     routes.sort_by(|a, b| a.service.cmp(&b.service));
     let changed = routes != previous.services;
     RoutingTable { generation: previous.generation + u64::from(changed), services: routes }
@@ -49,6 +53,7 @@ fn route(spec: &ServiceSpec, observed: &[ObservedReplica], limits: &RouteLimits)
     Route {
         service: spec.name.clone(),
         model: spec.model.clone(),
+        labels: Vec::new(),
         backends,
         max_body: spec.max_body.unwrap_or(limits.max_body),
         timeout_ms: limits.timeout_ms,

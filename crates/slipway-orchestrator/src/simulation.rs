@@ -35,12 +35,14 @@ fn behaviours() -> impl Strategy<Value = Behaviour> {
         proptest::option::weighted(0.2, millis(0..20_000)),
         proptest::option::weighted(0.8, millis(0..5000)),
         proptest::bool::weighted(0.1),
+        proptest::bool::weighted(0.1),
     )
-        .prop_map(|(ready_after, crash_after, ends_after, start_fails)| Behaviour {
+        .prop_map(|(ready_after, crash_after, ends_after, start_fails, load_fails)| Behaviour {
             ready_after,
             crash_after,
             ends_after,
             start_fails,
+            load_fails: load_fails.then(|| "no module".to_owned()),
         })
 }
 

@@ -400,6 +400,7 @@ fn routes_hold_ready_replicas_and_count_generations() {
         state,
         started_at: None,
         reason: None,
+        load_failed: false,
         socket: socket.then(|| format!("/{n}").into()),
     };
     let observed = [
@@ -414,15 +415,17 @@ fn routes_hold_ready_replicas_and_count_generations() {
     ];
     let services = [ServiceSpec { max_body: Some(5), ..revision("b", 1, 2).spec }, revision("a", 1, 0).spec];
     let limits = RouteLimits { max_body: 9, timeout_ms: 8, concurrency_per_replica: 7 };
-    let table = routes(&services, &observed, &limits, &RoutingTable::default());
+    let services = || services.iter().map(|spec| (spec, vec![format!("{}-label", spec.name)]));
+    let table = routes(services(), &observed, &limits, &RoutingTable::default());
     assert_eq!(table.generation, 1);
     let [a, b] = &table.services[..] else { panic!("{table:?}") };
     assert_eq!((a.service.as_str(), a.backends.len(), a.max_body, a.max_concurrency), ("a", 0, 9, 7));
     assert_eq!((b.service.as_str(), b.max_body, b.timeout_ms, b.max_concurrency), ("b", 5, 8, 14));
     let sockets: Vec<_> = b.backends.iter().map(|backend| backend.socket.to_str().unwrap()).collect();
     assert_eq!(sockets, ["/2", "/9"]);
-    assert_eq!(routes(&services, &observed, &limits, &table), table, "nothing changed");
-    assert_eq!(routes(&services, &observed[1..], &limits, &table).generation, 2);
+    assert_eq!(b.labels, ["b-label"]);
+    assert_eq!(routes(services(), &observed, &limits, &table), table, "nothing changed");
+    assert_eq!(routes(services(), &observed[1..], &limits, &table).generation, 2);
 }
 
 /// The fake engine passes the suite that the real ones pass.
@@ -472,4 +475,29 @@ impl FakeHarness {
 #[test]
 fn the_fake_engine_keeps_the_contract() {
     contract::run(|| FakeHarness(Arc::new(FakeEngine::new())));
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_is_told_long_before_a_slow_one_would_be() {
+    let mut world = World::new(2);
+    world.run(20 * SECOND);
+    assert_eq!(world.memory.failing(&world.policy), None);
+    let broken = Behaviour {
+        ready_after: None,
+        load_fails: Some("TypeError: no\n  File \"serve.py\", line 1".to_owned()),
+        ..Behaviour::default()
+    };
+    world.engine.behave("s", 2, broken);
+    world.declare(2, 2);
+    world.run(30 * SECOND);
+    assert_eq!(world.count(1, ReplicaState::Ready), 2, "the old revision serves");
+    let (revision, reason) = world.memory.failing(&world.policy).unwrap();
+    assert_eq!((revision, reason), (2, "TypeError: no\n  File \"serve.py\", line 1"));
+    assert_eq!((world.happened("rollout.stalled"), world.happened("replica.timed_out")), (1, 0));
+    assert!(world.happened("replica.load_failed") >= 3);
+
+    world.engine.behave("s", 2, Behaviour::default());
+    world.run(200 * SECOND);
+    assert_eq!(world.count(2, ReplicaState::Ready), 2);
+    assert_eq!(world.memory.failing(&world.policy), None, "one that got ready clears it");
 }

@@ -172,7 +172,8 @@ impl Frontend {
             }
             Route::Ready => {
                 let reason = self.0.models.iter().find_map(not_ready);
-                Ok(json_reply(ready_status(&reason), oip::ready(reason.as_deref())))
+                let load_failed = self.0.models.iter().any(Model::load_failed);
+                Ok(json_reply(ready_status(&reason), oip::ready(reason.as_deref(), load_failed)))
             }
             Route::Oip(target, action) => {
                 let model = self.find(target, Protocol::Oip)?;

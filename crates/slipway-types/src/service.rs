@@ -117,6 +117,9 @@ pub struct ServiceStatus {
     /// Whether the gateway answers for it now; only told of one service.
     #[serde(default)]
     pub reachable: Option<bool>,
+    /// Why the declared revision does not come up, once that is plain; an older one goes on serving if there is one.
+    #[serde(default)]
+    pub failing: Option<String>,
 }
 
 /// What `slipway-runner` reads from `/slipway/runner.json` inside a serving container.
@@ -173,6 +176,8 @@ pub struct Route {
     pub service: String,
     /// Model name; requests for `/v1/models/<model>` and `/v2/models/<model>` come here too.
     pub model: String,
+    /// Aliases of the version that is served: `/v1/models/<service>/labels/<alias>` comes here.
+    pub labels: Vec<String>,
     /// Ready replicas.
     pub backends: Vec<Backend>,
     /// Largest request body in bytes.

@@ -301,9 +301,28 @@ impl Folder {
         }
     }
 
+    /// What is wrong with a file whose name promises a model.
+    fn broken(&self, path: &str) -> Option<&'static str> {
+        match path.rsplit_once('.').map(|(_, extension)| extension)? {
+            "joblib" | "pkl" if !is_pickle(&self.head(path)) => Some("not a pickle"),
+            "keras" if self.zip(path).is_none() => Some("not a Keras archive"),
+            "onnx" if self.head(path).first() != Some(&0x08) => Some("not an ONNX graph"),
+            "pt" | "pth" | "bin" | "ts" | "torchscript"
+                if self.zip(path).is_none() && !self.head(path).starts_with(&TORCH_LEGACY) =>
+            {
+                Some("not of torch.save or torch.jit.save")
+            }
+            _ => None,
+        }
+    }
+
     fn shown(&self) -> Vec<String> {
         const MOST: usize = 20;
-        let mut shown: Vec<_> = self.files.keys().take(MOST).map(|path| format!("`{path}`")).collect();
+        let shown = self.files.keys().take(MOST).map(|path| match self.broken(path) {
+            Some(what) => format!("`{path}` ({what})"),
+            None => format!("`{path}`"),
+        });
+        let mut shown: Vec<_> = shown.collect();
         if self.files.len() > MOST {
             shown.push(format!("{} more", self.files.len() - MOST));
         }

@@ -415,6 +415,15 @@ fn says_what_was_found_and_what_is_expected() {
     let listed: Vec<(&str, &[u8])> = shown.iter().map(|(n, c)| (n.as_str(), c.as_slice())).collect();
     let text = detect_format(folder(&listed).path(), None, None).unwrap_err().to_string();
     assert!(text.contains("30 more") && !text.contains("f20"), "{text}");
+    let broken = folder(&[("model.joblib", b"garbage"), ("net.pt", b"garbage"), ("net.onnx", b"garbage")]);
+    let failed = detect_format(broken.path(), Some(ModelFormat::Sklearn), None).unwrap_err().to_string();
+    for found in [
+        "`model.joblib` (not a pickle)",
+        "`net.pt` (not of torch.save or torch.jit.save)",
+        "`net.onnx` (not an ONNX graph)",
+    ] {
+        assert!(failed.contains(found), "{failed}");
+    }
 }
 
 #[test]

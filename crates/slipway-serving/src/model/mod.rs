@@ -226,6 +226,12 @@ impl Model {
         }
     }
 
+    /// Whether it was never ready and the last try to load it failed.
+    pub fn load_failed(&self) -> bool {
+        let state = self.0.state();
+        state.signature.is_none() && state.reason.is_some()
+    }
+
     /// What it takes and gives; `None` until it was loaded once.
     pub fn signature(&self) -> Option<Arc<ModelSignature>> {
         self.0.state().signature.clone()

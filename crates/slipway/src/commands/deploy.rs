@@ -1,6 +1,6 @@
 //! `slipway deploy`
 
-use slipway_types::service::{Batch, ServiceSpec, ServiceStatus};
+use slipway_types::service::{ServiceSpec, ServiceStatus};
 use slipway_types::size::parse_bytes;
 
 use super::Context;
@@ -23,22 +23,22 @@ pub struct Args {
     /// Class of yours for the formats `python` and `torch`, as `module:Class` [default: the model's]
     #[arg(long, value_name = "MODULE:CLASS")]
     entry: Option<String>,
-    /// Most rows in one batch
-    #[arg(long, default_value_t = 32, value_name = "ROWS")]
-    batch_size: u32,
-    /// How long an idle worker waits for more rows, in microseconds
-    #[arg(long, default_value_t = 0, value_name = "MICROSECONDS")]
-    batch_delay: u64,
-    /// Memory limit of each replica, such as `2g`
+    /// Most rows in one batch [default: as it is, else 32]
+    #[arg(long, value_name = "ROWS")]
+    batch_size: Option<u32>,
+    /// How long an idle worker waits for more rows, in microseconds [default: as it is, else 0]
+    #[arg(long, value_name = "MICROSECONDS")]
+    batch_delay: Option<u64>,
+    /// Memory limit of each replica, such as `2g` [default: as it is, else none]
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<String>,
-    /// CPU limit of each replica
+    /// CPU limit of each replica [default: as it is, else none]
     #[arg(long, value_name = "COUNT")]
     cpus: Option<f64>,
-    /// Set an environment variable (repeatable)
+    /// Set an environment variable (repeatable); those that a service has stay
     #[arg(short, long = "env", value_name = "KEY=VALUE")]
     env: Vec<String>,
-    /// Largest request body, such as `32m`
+    /// Largest request body, such as `32m` [default: as it is, else 32m]
     #[arg(long, value_name = "SIZE")]
     max_body: Option<String>,
     /// Do not wait until it answers
@@ -62,13 +62,19 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         model: args.model,
         version: 0,
         replicas: args.replicas.unwrap_or(0),
-        batch: Batch { max_size: args.batch_size, max_delay_us: args.batch_delay, ..Batch::default() },
         entry: args.entry,
-        env: args.env,
-        limits,
-        max_body: max_body.map_err(|e| Failure::usage(format!("--max-body: {e}")))?,
+        ..ServiceSpec::default()
     };
-    let body = serde_json::json!({ "spec": spec, "keep_replicas": args.replicas.is_none() });
+    let change = serde_json::json!({
+        "batch_size": args.batch_size,
+        "batch_delay_us": args.batch_delay,
+        "memory": limits.memory,
+        "cpu_millis": limits.cpu_millis,
+        "env": args.env,
+        "max_body": max_body.map_err(|e| Failure::usage(format!("--max-body: {e}")))?,
+    });
+    let body =
+        serde_json::json!({ "spec": spec, "keep_replicas": args.replicas.is_none(), "change": change });
     let client = context.client()?;
     let status: ServiceStatus = client.post("/v1/services", &body)?;
     if !args.detach {

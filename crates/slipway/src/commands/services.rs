@@ -42,6 +42,9 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         let replicas: Vec<Vec<String>> = list.iter().flat_map(|s| &s.replicas).map(replica_row).collect();
         context.printer.line("");
         context.printer.table(&["REPLICA", "REVISION", "STATE", "REASON"], &replicas);
+        for reason in list.iter().filter_map(|service| service.failing.as_deref()) {
+            context.printer.line(format!("\nIts replicas do not get ready: {reason}"));
+        }
     }
     Ok(0)
 }
@@ -50,7 +53,12 @@ fn row(service: &ServiceStatus) -> Vec<String> {
     vec![
         service.spec.name.clone(),
         format!("{}@{}", service.spec.model, service.spec.version),
-        format!("{}/{}", ready(service), service.spec.replicas),
+        match serving_before(service) {
+            Some((count, revision)) => {
+                format!("{}/{} ({count} of revision {revision})", ready(service), service.spec.replicas)
+            }
+            None => format!("{}/{}", ready(service), service.spec.replicas),
+        },
         service.revision.to_string(),
         service.restarts.to_string(),
         service.url.clone(),
@@ -62,7 +70,7 @@ fn replica_row(replica: &slipway_types::service::ReplicaStatus) -> Vec<String> {
         replica.container.short().to_owned(),
         replica.revision.to_string(),
         state_name(replica.state).to_owned(),
-        replica.reason.clone().unwrap_or_default(),
+        replica.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default().to_owned(),
     ]
 }
 
@@ -85,6 +93,38 @@ pub fn ready(service: &ServiceStatus) -> usize {
     service.replicas.iter().filter(current).count()
 }
 
+/// How far a service is, in one line.
+fn progress(service: &ServiceStatus) -> String {
+    let coming = service.replicas.iter().filter(|r| r.revision == service.revision);
+    let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
+    let count = format!("{} of {} replicas are ready", ready(service), service.spec.replicas);
+    match reason.and_then(|reason| reason.lines().next()) {
+        Some(reason) => format!("{count}: {reason}"),
+        None => count,
+    }
+}
+
+fn failing(service: &ServiceStatus, reason: &str) -> ApiError {
+    let name = &service.spec.name;
+    let mut error = ApiError::new(
+        ErrorCode::Failed,
+        format!("replicas of `{name}` with {}@{} do not get ready", service.spec.model, service.spec.version),
+    );
+    error.causes.push(reason.to_owned());
+    let serving = serving_before(service)
+        .map_or(String::new(), |(count, revision)| format!("{count} of revision {revision} go on serving; "));
+    error.with_hint(format!(
+        "{serving}it is tried again until you deploy another version or delete the service"
+    ))
+}
+
+/// How many replicas of an older revision serve, and which one.
+fn serving_before(service: &ServiceStatus) -> Option<(usize, u64)> {
+    let older = service.replicas.iter().filter(|r| r.revision != service.revision);
+    let older: Vec<u64> = older.filter(|r| r.state == ReplicaState::Ready).map(|r| r.revision).collect();
+    older.first().map(|revision| (older.len(), *revision))
+}
+
 /// Waits until every declared replica of the declared revision is ready.
 pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Result<ServiceStatus, Failure> {
     let began = Instant::now();
@@ -96,10 +136,12 @@ pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Resul
         if ready(&service) >= service.spec.replicas as usize && settled && reachable {
             return Ok(service);
         }
-        let reason = service.replicas.iter().find_map(|r| r.reason.clone()).unwrap_or_default();
-        let now = format!("{} of {} replicas are ready {reason}", ready(&service), service.spec.replicas);
+        if let Some(reason) = &service.failing {
+            return Err(failing(&service, reason).into());
+        }
+        let now = progress(&service);
         if now != last {
-            context.printer.note(now.trim_end());
+            context.printer.note(&now);
             last = now;
         }
         if began.elapsed() > READY_LIMIT {

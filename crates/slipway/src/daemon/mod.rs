@@ -18,7 +18,7 @@ mod services;
 mod state;
 mod up;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -71,6 +71,8 @@ pub struct App {
     busy: Mutex<BTreeSet<String>>,
     /// Replicas as the reconciler last saw them.
     seen: Mutex<Vec<ObservedReplica>>,
+    /// Revisions of services that do not come up, and why.
+    failing: Mutex<BTreeMap<String, (u64, String)>>,
     stopping: AtomicBool,
     stop: Notify,
 }
@@ -106,6 +108,21 @@ impl App {
     /// Replaces what [`App::seen`] gives.
     pub fn set_seen(&self, replicas: Vec<ObservedReplica>) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = replicas;
+    }
+
+    /// Why a revision of a service does not come up, as the reconciler last found.
+    pub fn failing(&self, service: &str, revision: u64) -> Option<String> {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.get(service).filter(|(number, _)| *number == revision).map(|(_, reason)| reason.clone())
+    }
+
+    /// Replaces what [`App::failing`] gives for a service.
+    pub fn set_failing(&self, service: &str, failing: Option<(u64, &str)>) {
+        let mut all = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match failing {
+            Some((revision, reason)) => all.insert(service.to_owned(), (revision, reason.to_owned())),
+            None => all.remove(service),
+        };
     }
 
     /// Records an event; a database that cannot is reported in the log and stops nothing.
@@ -184,6 +201,7 @@ impl App {
             changed: Notify::new(),
             busy: Mutex::new(BTreeSet::new()),
             seen: Mutex::new(Vec::new()),
+            failing: Mutex::new(BTreeMap::new()),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         }

@@ -1,6 +1,6 @@
 //! The loop that keeps declared services running: observe, decide, act, record, route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,8 +58,13 @@ impl Reconciler {
         let records = self.app.state.services()?;
         let observed = self.app.replicas.list().map_err(|e| engine_error(&e))?;
         self.app.set_seen(observed.clone());
+        let aliases = self.aliases(&records)?;
+        let served = records.iter().filter(|r| !r.deleting).map(|r| &r.target.spec);
         let table = routes(
-            records.iter().filter(|r| !r.deleting).map(|r| &r.target.spec),
+            served.map(|spec| {
+                let key = (spec.model.clone(), spec.version);
+                (spec, aliases.get(&key).cloned().unwrap_or_default())
+            }),
             &observed,
             &RouteLimits::default(),
             &self.data_plane.table,
@@ -88,6 +93,18 @@ impl Reconciler {
             .retain(|service, _| declared(service) || observed.iter().any(|r| r.service == *service));
         let unsettled = observed.iter().any(|replica| replica.state != ReplicaState::Ready);
         Ok(if busy || unsettled { BUSY } else { wake.max(BUSY) })
+    }
+
+    /// The aliases that name each version now.
+    fn aliases(&self, records: &[ServiceRecord]) -> Result<BTreeMap<(String, u64), Vec<String>>, ApiError> {
+        let mut aliases = BTreeMap::new();
+        let models: BTreeSet<&str> = records.iter().map(|record| record.target.spec.model.as_str()).collect();
+        for model in models {
+            for version in self.app.state.model_versions(Some(model))? {
+                aliases.insert((version.model, version.version), version.aliases);
+            }
+        }
+        Ok(aliases)
     }
 
     /// Decides for one service and acts. Says whether it did anything.
@@ -119,6 +136,7 @@ impl Reconciler {
                 memory.action_failed(&action, &reason, &self.policy, self.origin.elapsed());
             }
         }
+        self.app.set_failing(&service, memory.failing(&self.policy).filter(|_| record.is_some()));
         let now_restarts = memory.restarts();
         if record.is_some() && now_restarts != restarts {
             self.app.state.set_restarts(&service, now_restarts)?;
@@ -157,6 +175,7 @@ fn forget(app: &Arc<App>, service: &str) -> Result<(), ApiError> {
     if app.state.service(service)?.is_some_and(|record| record.deleting) {
         app.state.remove_service(service)?;
         services::unpin_others(app, service, &[])?;
+        app.set_failing(service, None);
         app.event(&format!("service/{service}"), "service.deleted", "It is gone.");
     }
     Ok(())

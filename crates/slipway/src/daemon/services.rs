@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use slipway_orchestrator::{ModelPin, Revision};
 use slipway_types::model::{ModelRef, ModelVersion, valid_model_name};
-use slipway_types::service::{ReplicaStatus, ServiceSpec, ServiceStatus};
+use slipway_types::service::{Batch, ReplicaState, ReplicaStatus, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
 use super::state::ServiceRecord;
@@ -13,6 +13,8 @@ use super::{App, data_plane, images, models};
 
 /// Kind of the pins that keep images and models of services in the store.
 const PIN: &str = "service";
+/// Most replicas of a service: a slip of the finger must not fill the machine.
+const MAX_REPLICAS: u32 = 256;
 
 /// Body of `POST /v1/services`.
 #[derive(Debug, Deserialize)]
@@ -24,8 +26,58 @@ pub struct Declare {
     pub keep_replicas: bool,
 }
 
+/// Settings that a user gave; what is `None` or empty stays as it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Changes {
+    /// Most rows in one batch.
+    pub batch_size: Option<u32>,
+    /// How long an idle worker waits for more rows, in microseconds.
+    pub batch_delay_us: Option<u64>,
+    /// Memory of each replica, in bytes.
+    pub memory: Option<u64>,
+    /// Thousandths of a CPU for each replica.
+    pub cpu_millis: Option<u32>,
+    /// `KEY=value` pairs; each replaces the one with its key.
+    pub env: Vec<String>,
+    /// Largest request body in bytes.
+    pub max_body: Option<u64>,
+}
+
+impl Changes {
+    /// Fills a specification: what was given, else what the service has, else the default.
+    fn apply(&self, spec: &mut ServiceSpec, before: Option<&ServiceSpec>) {
+        let old = before.cloned().unwrap_or_default();
+        spec.batch = Batch {
+            max_size: self.batch_size.unwrap_or(old.batch.max_size),
+            max_delay_us: self.batch_delay_us.unwrap_or(old.batch.max_delay_us),
+            ..old.batch
+        };
+        spec.limits = old.limits;
+        spec.limits.memory = self.memory.or(old.limits.memory);
+        spec.limits.cpu_millis = self.cpu_millis.or(old.limits.cpu_millis);
+        spec.max_body = self.max_body.or(old.max_body);
+        spec.env = old.env;
+        for pair in &self.env {
+            let key = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+            spec.env.retain(|known| key(known) != key(pair));
+            spec.env.push(pair.clone());
+        }
+    }
+}
+
 /// Declares a service or changes it. Whether anything changed is the second value.
 pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool), ApiError> {
+    declare_with(app, request, None)
+}
+
+/// Like [`declare`]; with `change`, settings that it does not give are those that the service has, not those of the
+/// specification.
+pub fn declare_with(
+    app: &Arc<App>,
+    request: Declare,
+    change: Option<&Changes>,
+) -> Result<(ServiceStatus, bool), ApiError> {
     let mut spec = request.spec;
     if !valid_model_name(&spec.name) {
         return Err(invalid(format!(
@@ -34,10 +86,15 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
             slipway_types::model::MODEL_NAME_RULE
         )));
     }
+    let _claim = app.claim(&format!("service {}", spec.name))?;
+    let before = app.state.service(&spec.name)?;
+    let serving = before.as_ref().filter(|record| !record.deleting).map(|record| &record.target.spec);
+    if let Some(change) = change {
+        change.apply(&mut spec, serving);
+    }
     if spec.batch.max_size == 0 {
         return Err(invalid("a batch has at least one row".to_owned()));
     }
-    let _claim = app.claim(&format!("service {}", spec.name))?;
     let reference: ModelRef = spec.model.parse().map_err(invalid)?;
     // A version must not be removed between its look-up and its pin.
     let _model = app.claim(&format!("model {}", reference.model))?;
@@ -46,10 +103,10 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
     spec.model.clone_from(&version.model);
     spec.version = version.version;
     let image_id = image(app, &mut spec, &version)?;
-    let before = app.state.service(&spec.name)?;
     if request.keep_replicas {
-        spec.replicas = before.as_ref().map_or(1, |record| record.target.spec.replicas);
+        spec.replicas = serving.map_or(1, |spec| spec.replicas);
     }
+    replicas_in_range(spec.replicas)?;
     if spec.entry.is_none() {
         spec.entry = models::entry(app, &version.manifest)?;
     }
@@ -123,8 +180,18 @@ fn image(app: &App, spec: &mut ServiceSpec, version: &ModelVersion) -> Result<Di
     images::find(app, id.as_str())
 }
 
+fn replicas_in_range(replicas: u32) -> Result<(), ApiError> {
+    if replicas > MAX_REPLICAS {
+        return Err(invalid(format!(
+            "{replicas} replicas are more than one machine runs: at most {MAX_REPLICAS}"
+        )));
+    }
+    Ok(())
+}
+
 /// Changes how many replicas run.
 pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus, ApiError> {
+    replicas_in_range(replicas)?;
     let _claim = app.claim(&format!("service {name}"))?;
     let mut record = find(app, name)?;
     if record.target.spec.replicas != replicas {
@@ -163,7 +230,9 @@ pub fn find(app: &App, name: &str) -> Result<ServiceRecord, ApiError> {
 /// One service and its replicas as last seen.
 pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
     let mut status = status_of(app, &find(app, name)?);
-    status.reachable = Some(data_plane::answers(app, name));
+    // Without a ready replica the answer is known, and asking would count as a failed request.
+    let any_ready = status.replicas.iter().any(|replica| replica.state == ReplicaState::Ready);
+    status.reachable = Some(any_ready && data_plane::answers(app, name));
     Ok(status)
 }
 
@@ -191,6 +260,7 @@ fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         restarts: record.restarts,
         url: url(app),
         reachable: None,
+        failing: app.failing(name, record.target.number),
     }
 }
 
@@ -262,6 +332,28 @@ mod tests {
 
     fn pin(seed: u8) -> ModelPin {
         ModelPin { manifest: Digest::from_sha256([seed; 32]), format: ModelFormat::Onnx, labels: Vec::new() }
+    }
+
+    #[test]
+    fn settings_that_are_not_given_stay() {
+        let mut old = ServiceSpec { env: vec!["A=1".into(), "B=2".into()], ..ServiceSpec::default() };
+        old.limits.memory = Some(1 << 30);
+        old.batch.max_size = 8;
+        old.max_body = Some(5);
+        let mut spec = ServiceSpec::default();
+        Changes::default().apply(&mut spec, Some(&old));
+        assert_eq!(spec, old);
+        let given = Changes {
+            memory: Some(2),
+            batch_delay_us: Some(7),
+            env: vec!["A=3".into(), "C=4".into()],
+            ..Changes::default()
+        };
+        given.apply(&mut spec, Some(&old));
+        assert_eq!((spec.limits.memory, spec.batch.max_size, spec.batch.max_delay_us), (Some(2), 8, 7));
+        assert_eq!(spec.env, ["B=2", "A=3", "C=4"]);
+        given.apply(&mut spec, None);
+        assert_eq!((spec.batch.max_size, spec.max_body), (Batch::default().max_size, None));
     }
 
     #[test]

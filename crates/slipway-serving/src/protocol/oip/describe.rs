@@ -10,11 +10,13 @@ pub fn live() -> Bytes {
     Bytes::from_static(b"{\"live\":true}")
 }
 
-/// Body of `GET /v2/health/ready`; `reason` says why it is not.
-pub fn ready(reason: Option<&str>) -> Bytes {
+/// Body of `GET /v2/health/ready`; `reason` says why it is not, `load_failed` that the last try to load failed.
+pub fn ready(reason: Option<&str>, load_failed: bool) -> Bytes {
     match reason {
         None => Bytes::from_static(b"{\"ready\":true}"),
-        Some(reason) => json!({ "ready": false, "reason": reason }).to_string().into(),
+        Some(reason) => {
+            json!({ "ready": false, "reason": reason, "load_failed": load_failed }).to_string().into()
+        }
     }
 }
 
