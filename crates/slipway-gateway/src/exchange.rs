@@ -72,6 +72,11 @@ impl Exchange {
         self.admitted
     }
 
+    /// Whether all of the request's body was taken from the client.
+    pub(crate) fn body_was_read(&self) -> bool {
+        self.progress.as_ref().map_or(self.sent.is_some(), |progress| progress.complete.load(Relaxed))
+    }
+
     pub(crate) fn started(&self) -> Instant {
         self.started
     }

@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use crate::body::Body;
 use crate::connection::Connection;
@@ -25,9 +26,17 @@ pub(crate) async fn handle(
     let id = headers::request_id(request.headers()).cloned().unwrap_or_else(|| shared.request_id());
     let mut exchange = Exchange::new(Arc::clone(&connection), id.clone(), &request);
     let bodiless = request.method() == Method::HEAD;
+    let has_body = !request.body().is_end_stream();
     let mut response = match answer(&connection, &mut exchange, request).await {
         Ok(response) => response,
-        Err(refusal) => refusal.response(),
+        Err(refusal) => {
+            let mut response = refusal.response();
+            // hyper closes a connection with an unread body; a client that is not told sends its next request there.
+            if has_body && !exchange.body_was_read() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
     };
     exchange.status = Some(response.status());
     // The body of an answer to HEAD is never asked for.

@@ -83,8 +83,8 @@ impl Refusal {
 
 /// Clients of TensorFlow Serving look for the first words.
 fn unknown_label(label: &str, known: &str) -> String {
-    let known = if known.is_empty() { "the version that is served has none" } else { known };
-    format!("Unrecognized servable version label: {label}; known: {known}")
+    let has = if known.is_empty() { "no label".to_owned() } else { known.to_owned() };
+    format!("Unrecognized servable version label: {label}; the version that is served has {has}")
 }
 
 /// An answer with a JSON body.

@@ -43,6 +43,8 @@ async fn requests_find_their_service() {
     let none = world.post("/v1/models/empty:predict", "{}").await;
     none.expect(StatusCode::SERVICE_UNAVAILABLE, "no ready replica");
     assert_eq!(none.headers["retry-after"], "1");
+    assert_eq!(none.headers["connection"], "close", "its body was not read");
+    assert!(!world.get("/v2/models/empty").await.headers.contains_key("connection"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,10 +67,10 @@ async fn labels_are_those_of_now() {
         assert_eq!(a.seen.lock().unwrap().last().unwrap().target, arrives);
     }
     let hits = a.hits();
-    let unknown = "Unrecognized servable version label: us; known: champion, eu";
+    let unknown = "Unrecognized servable version label: us; the version that is served has champion, eu";
     world.get("/v1/models/alpha/labels/us:predict").await.expect(StatusCode::BAD_REQUEST, unknown);
     world.route(vec![with(&["eu"])]).await;
-    world.get("/v1/models/alpha/labels/champion").await.expect(StatusCode::BAD_REQUEST, "known: eu");
+    world.get("/v1/models/alpha/labels/champion").await.expect(StatusCode::BAD_REQUEST, "has eu");
     assert_eq!(a.hits(), hits);
 }
 

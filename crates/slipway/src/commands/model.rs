@@ -1,5 +1,6 @@
 //! `slipway model`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -7,7 +8,7 @@ use slipway_types::model::ModelVersion;
 use slipway_types::size::human_bytes;
 
 use super::Context;
-use super::pull::transfer;
+use super::pull::{transfer, transferred};
 use crate::failure::{self, Failure};
 use crate::printer::{Format, age};
 use crate::query;
@@ -126,8 +127,17 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
             transfer(context, "/v1/models/push", &body, "pushed", false)
         }
         Action::Pull { reference, model } => {
-            let body = json!({ "model": model, "reference": reference });
-            transfer(context, "/v1/models/pull", &body, "pulled", false)
+            let body = json!({ "model": &model, "reference": reference });
+            let manifest = transferred(context, "/v1/models/pull", &body, "pulled", false)?;
+            let versions: Vec<ModelVersion> = context.client()?.get("/v1/models")?;
+            // Numbers are never reused: the one that was just recorded is the newest with this manifest.
+            let pulled = versions.iter().filter(|version| version.manifest == manifest);
+            let pulled = pulled.filter(|version| model.as_ref().is_none_or(|name| version.model == *name));
+            match pulled.max_by_key(|version| version.created_at) {
+                Some(version) => printer.line(format!("{}@{}", version.model, version.version)),
+                None => printer.line(manifest.as_str()),
+            }
+            Ok(0)
         }
         Action::Rm { models } => {
             let client = context.client()?;
@@ -139,8 +149,6 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 }
 
 fn row(version: &ModelVersion) -> Vec<String> {
-    let metrics: Vec<String> =
-        version.metrics.iter().map(|(key, value)| format!("{key}={value:.4}")).collect();
     vec![
         format!("{}@{}", version.model, version.version),
         version.format.to_string(),
@@ -148,6 +156,30 @@ fn row(version: &ModelVersion) -> Vec<String> {
         format!("{} ago", age(version.created_at, jiff::Timestamp::now())),
         version.lineage.run.clone().unwrap_or_default(),
         version.aliases.join(","),
-        metrics.join(" "),
+        metrics_text(&version.metrics),
     ]
+}
+
+/// Metrics in one line, with at most four decimals.
+pub fn metrics_text(metrics: &BTreeMap<String, f64>) -> String {
+    let all: Vec<String> = metrics.iter().map(|(key, value)| format!("{key}={}", number(*value))).collect();
+    all.join(" ")
+}
+
+fn number(value: f64) -> String {
+    if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e9) {
+        return format!("{value:.3e}");
+    }
+    format!("{value:.4}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn metrics_are_short_and_small_ones_are_not_zero() {
+        let texts = [0.0, 5.0, 10.0, 0.97224, -0.5, 1e-5, 2.5e12].map(number);
+        assert_eq!(texts, ["0", "5", "10", "0.9722", "-0.5", "1.000e-5", "2.500e12"]);
+    }
 }

@@ -3,9 +3,10 @@
 use hyper::Method;
 use serde_json::json;
 use slipway_types::image::TransferEvent;
+use slipway_types::{ApiError, Digest, ErrorCode};
 
 use super::Context;
-use crate::failure::{Failure, exit};
+use crate::failure::Failure;
 use crate::progress::TransferProgress;
 
 /// Fetch an image from its registry
@@ -36,8 +37,22 @@ pub fn transfer(
     verb: &'static str,
     quiet: bool,
 ) -> Result<u8, Failure> {
+    let manifest = transferred(context, path, body, verb, quiet)?;
+    context.printer.line(manifest.as_str());
+    Ok(0)
+}
+
+/// Moves something to or from a registry; gives the digest of its manifest.
+pub fn transferred(
+    context: &Context,
+    path: &str,
+    body: &serde_json::Value,
+    verb: &'static str,
+    quiet: bool,
+) -> Result<Digest, Failure> {
     let mut progress = TransferProgress::new(context.printer, verb);
-    let mut outcome = Ok(exit::FAILED);
+    let broken = || ApiError::new(ErrorCode::Internal, "the daemon ended the transfer without a result");
+    let mut outcome = Err(broken().into());
     context.client()?.stream(Method::POST, path, Some(body), |event: TransferEvent| {
         if !quiet {
             progress.show(&event);
@@ -48,8 +63,7 @@ pub fn transfer(
                 if !quiet {
                     context.printer.note(format!("{verb} {reference}"));
                 }
-                context.printer.line(manifest.as_str());
-                outcome = Ok(0);
+                outcome = Ok(manifest);
             }
             TransferEvent::Failed(error) => {
                 progress.finish();

@@ -58,7 +58,6 @@ fn row(run: &RunStatus) -> Vec<String> {
         RunState::Cancelled => "cancelled",
     };
     let took = run.finished_at.unwrap_or(now).duration_since(run.started_at).as_secs_f64();
-    let metrics: Vec<String> = run.metrics.iter().map(|(key, value)| format!("{key}={value:.4}")).collect();
     vec![
         run.id.clone(),
         state.to_owned(),
@@ -66,6 +65,6 @@ fn row(run: &RunStatus) -> Vec<String> {
         format!("{took:.1}s"),
         run.exit_code.map_or_else(String::new, |code| code.to_string()),
         run.version.map_or_else(String::new, |version| version.to_string()),
-        metrics.join(" "),
+        super::model::metrics_text(&run.metrics),
     ]
 }

@@ -111,8 +111,9 @@ fn failing(service: &ServiceStatus, reason: &str) -> ApiError {
         format!("replicas of `{name}` with {}@{} do not get ready", service.spec.model, service.spec.version),
     );
     error.causes.push(reason.to_owned());
-    let serving = serving_before(service)
-        .map_or(String::new(), |(count, revision)| format!("{count} of revision {revision} go on serving; "));
+    let serving = serving_before(service).map_or(String::new(), |(count, revision)| {
+        format!("revision {revision} goes on serving ({count} ready); ")
+    });
     error.with_hint(format!(
         "{serving}it is tried again until you deploy another version or delete the service"
     ))

@@ -30,7 +30,7 @@ use rustix::fs::FlockOperation;
 use slipway_image::build::Builder;
 use slipway_image::store::Store;
 use slipway_native::{Native, ReplicaEngine};
-use slipway_orchestrator::ObservedReplica;
+use slipway_orchestrator::{Engine as _, ObservedReplica};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -70,7 +70,7 @@ pub struct App {
     /// Names of projects, services and models that an operation holds.
     busy: Mutex<BTreeSet<String>>,
     /// Replicas as the reconciler last saw them.
-    seen: Mutex<Vec<ObservedReplica>>,
+    seen: Mutex<Option<Vec<ObservedReplica>>>,
     /// Revisions of services that do not come up, and why.
     failing: Mutex<BTreeMap<String, (u64, String)>>,
     stopping: AtomicBool,
@@ -100,14 +100,15 @@ impl App {
         Ok(Claim { app: Arc::clone(self), what: what.to_owned() })
     }
 
-    /// Replicas as the reconciler last saw them.
+    /// Replicas as the reconciler last saw them; before its first look, as they are.
     pub fn seen(&self) -> Vec<ObservedReplica> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        seen.unwrap_or_else(|| self.replicas.list().unwrap_or_default())
     }
 
     /// Replaces what [`App::seen`] gives.
     pub fn set_seen(&self, replicas: Vec<ObservedReplica>) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = replicas;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(replicas);
     }
 
     /// Why a revision of a service does not come up, as the reconciler last found.
@@ -200,7 +201,7 @@ impl App {
             handle,
             changed: Notify::new(),
             busy: Mutex::new(BTreeSet::new()),
-            seen: Mutex::new(Vec::new()),
+            seen: Mutex::new(None),
             failing: Mutex::new(BTreeMap::new()),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),

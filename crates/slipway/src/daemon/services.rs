@@ -177,7 +177,17 @@ fn image(app: &App, spec: &mut ServiceSpec, version: &ModelVersion) -> Result<Di
         .with_hint("name an image that has the model's framework with `--image`")
     })?;
     spec.image = id.to_string();
-    images::find(app, id.as_str())
+    images::find(app, id.as_str()).map_err(|error| {
+        if error.code != ErrorCode::NotFound {
+            return error;
+        }
+        let reference = format!("{}@{}", version.model, version.version);
+        ApiError::new(
+            ErrorCode::NotFound,
+            format!("the image that {reference} was trained in is not here: {id}"),
+        )
+        .with_hint("pull it by the name under which it was pushed, or name another one with `--image`")
+    })
 }
 
 fn replicas_in_range(replicas: u32) -> Result<(), ApiError> {

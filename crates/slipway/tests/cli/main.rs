@@ -6,6 +6,7 @@ mod support;
 mod build;
 mod containers;
 mod crash;
+mod deploy;
 mod faults;
 mod images;
 mod inflight;

@@ -147,8 +147,8 @@ fn model_versions_round_trip() {
     let digest = s.run(&["model", "push", "tiny", &reference]).ok();
     let (status, manifest) = http(registry.port, "GET", "/v2/models/tiny/manifests/1", "");
     assert!(status == 200 && manifest.contains("cncf.model"), "{status} {manifest}");
-    assert_eq!(s.run(&["model", "pull", &reference, "copied"]).ok(), digest);
+    assert_eq!(s.run(&["model", "pull", &reference, "copied"]).ok(), "copied@1\n");
     let shown: serde_json::Value = serde_json::from_str(&s.run(&["model", "show", "copied@1"]).ok()).unwrap();
-    assert_eq!(shown["metrics"]["accuracy"], 0.97);
+    assert_eq!((&shown["manifest"], &shown["metrics"]["accuracy"]), (&digest.trim().into(), &0.97.into()));
     s.finish();
 }

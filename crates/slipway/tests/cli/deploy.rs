@@ -1,0 +1,73 @@
+//! `deploy`: what it keeps, labels, and versions that do not work.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Slipway, kill, tiny_project, wait_for};
+
+const ONE: &str = "{\"instances\": [[1, 2]]}";
+
+fn spec(s: &Slipway) -> serde_json::Value {
+    let text = s.run(&["services", "tiny", "--format", "json"]).ok();
+    let services: serde_json::Value = serde_json::from_str(&text).unwrap();
+    services[0]["spec"].clone()
+}
+
+#[test]
+fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
+    let s = Slipway::new();
+    s.python();
+    tiny_project(&s, "p", 2.0);
+    let up = s.run(&["up", "p"]);
+    assert_eq!(up.code, 0, "{}", up.stderr);
+    // Waiting for the model to load is no reason to count failed requests.
+    let metrics = s.http("GET", "/metrics", "").1;
+    let refused = metrics
+        .lines()
+        .find(|l| l.starts_with("slipway_gateway_requests_total{service=\"tiny\",code=\"503\""));
+    let refused = refused.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
+    assert!(refused < 10, "{metrics}");
+
+    let given = ["deploy", "tiny@1", "--memory", "300m", "--batch-size", "4", "-e", "A=1", "-e", "B=2"];
+    s.run(&given).ok();
+    s.run(&["deploy", "tiny@1", "-e", "A=3"]).ok();
+    let kept = spec(&s);
+    assert_eq!((&kept["limits"]["memory"], &kept["batch"]["max_size"]), (&(300 << 20).into(), &4.into()));
+    assert_eq!(kept["env"], serde_json::json!(["B=2", "A=3"]));
+    s.run(&["scale", "tiny", "100000"]).fails(2);
+
+    // An alias that was set after the replicas started.
+    let champion = "/v1/models/tiny/labels/champion:predict";
+    assert_eq!(s.http("POST", champion, ONE).0, 400);
+    s.run(&["model", "alias", "tiny@1", "champion"]).ok();
+    wait_for("the label", Duration::from_secs(10), || (s.http("POST", champion, ONE).0 == 200).then_some(()));
+
+    s.write(
+        "broken/scale.py",
+        "class Scale:\n    def load(self, model_dir):\n        raise RuntimeError(\"no weights\")\n\n    \
+         def predict(self, inputs):\n        return inputs\n",
+    );
+    let broken = s.path("broken");
+    let import = ["model", "import", "--entry", "scale:Scale", broken.to_str().unwrap(), "tiny"];
+    assert_eq!(s.run(&import).ok(), "tiny@2\n");
+    s.run(&["deploy", "tiny@2"]).fails(2);
+    let began = Instant::now();
+    let failed = s.run(&["deploy", "tiny@2", "--image", "py"]).fails(1);
+    assert!(began.elapsed() < Duration::from_secs(120), "long before a slow model would be given up");
+    for part in ["tiny@2 do not get ready", "RuntimeError: no weights", "goes on serving (1 ready)"] {
+        assert!(failed.contains(part), "{failed}");
+    }
+    assert!(s.run(&["services"]).ok().contains("0/1 (1 of revision"));
+    assert!(s.run(&["services", "tiny"]).ok().contains("do not get ready: RuntimeError: no weights"));
+    let events = s.run(&["events", "--subject", "service/tiny"]).ok();
+    assert!(events.contains("replica.load_failed") && events.contains("rollout.stalled"), "{events}");
+    let (status, body) = s.http("POST", "/v1/models/tiny:predict", ONE);
+    assert_eq!((status, body.trim()), (200, "{\"predictions\":[[2.0,4.0]]}"));
+
+    s.run(&["deploy", "tiny@1"]).ok();
+    let back = spec(&s);
+    assert_eq!((&back["version"], &back["limits"]["memory"]), (&1.into(), &(300 << 20).into()));
+    // A daemon that has not looked at the replicas yet does not call them gone.
+    kill(s.daemon_pid(), "KILL");
+    assert!(s.run(&["services"]).ok().contains("1/1"));
+    s.finish();
+}
