@@ -23,7 +23,7 @@ use crate::shared::Worker;
 
 /// How long, and for how many bytes, a closed connection is read on, so that the client gets the answer before the
 /// kernel resets the connection for unread data.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 << 20;
 /// Most bytes that hyper gathers of a request before they are taken.
 const BUFFER: usize = 64 << 10;

@@ -27,21 +27,18 @@ pub(crate) async fn handle(
     let mut exchange = Exchange::new(Arc::clone(&connection), id.clone(), &request);
     let bodiless = request.method() == Method::HEAD;
     let has_body = !request.body().is_end_stream();
-    let mut response = match answer(&connection, &mut exchange, request).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            let mut response = refusal.response();
-            // hyper closes a connection with an unread body; a client that is not told sends its next request there.
-            if has_body && !exchange.body_was_read() {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
-        }
+    let (mut response, unread) = match answer(&connection, &mut exchange, request).await {
+        Ok(response) => (response, false),
+        Err(refusal) => (refusal.response(), has_body && !exchange.body_was_read()),
     };
     exchange.status = Some(response.status());
     // The body of an answer to HEAD is never asked for.
     exchange.complete = bodiless;
     headers::to_client(response.headers_mut(), &id);
+    if unread {
+        // hyper closes the connection then; a client that is not told sends its next request there.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response.map(|body| body.ends(exchange)))
 }
 

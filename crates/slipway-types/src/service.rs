@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::{ContainerId, Limits};
 use crate::digest::Digest;
 use crate::model::ModelFormat;
+use crate::{ApiError, ErrorCode};
 
 /// What a service shall be. Body of `POST /v1/services`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -122,6 +123,45 @@ pub struct ServiceStatus {
     pub failing: Option<String>,
 }
 
+impl ServiceStatus {
+    /// Ready replicas of the declared revision.
+    pub fn ready(&self) -> usize {
+        self.replicas.iter().filter(|r| r.revision == self.revision && r.state == ReplicaState::Ready).count()
+    }
+
+    /// How many replicas of an older revision serve, and which one; `None` when none does.
+    pub fn older(&self) -> Option<(usize, u64)> {
+        let older = self.replicas.iter().filter(|r| r.revision != self.revision);
+        let older: Vec<u64> = older.filter(|r| r.state == ReplicaState::Ready).map(|r| r.revision).collect();
+        older.last().map(|revision| (older.len(), *revision))
+    }
+
+    /// How far it is, in one line.
+    pub fn progress(&self) -> String {
+        let coming = self.replicas.iter().filter(|r| r.revision == self.revision);
+        let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
+        let count = format!("{} of {} replicas are ready", self.ready(), self.spec.replicas);
+        match reason.and_then(|reason| reason.lines().next()) {
+            Some(reason) => format!("{count}: {reason}"),
+            None => count,
+        }
+    }
+
+    /// Why it is no use to wait for the declared revision, if that is plain.
+    pub fn failure(&self) -> Option<ApiError> {
+        let reason = self.failing.as_ref()?;
+        let ServiceSpec { name, model, version, .. } = &self.spec;
+        let message = format!("replicas of `{name}` with {model}@{version} do not get ready");
+        let mut error = ApiError::new(ErrorCode::Failed, message);
+        error.causes.push(reason.clone());
+        let serving = self.older().map_or(String::new(), |(count, revision)| {
+            format!("revision {revision} goes on serving ({count} ready); ")
+        });
+        let then = "it is tried again until you deploy another version or delete the service";
+        Some(error.with_hint(format!("{serving}{then}")))
+    }
+}
+
 /// What `slipway-runner` reads from `/slipway/runner.json` inside a serving container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,6 +240,45 @@ pub struct Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tells_how_far_it_is_and_why_not_further() {
+        let replica = |n: u8, revision, state, reason: Option<&str>| ReplicaStatus {
+            container: ContainerId::from_random([n; 12]),
+            revision,
+            state,
+            started_at: None,
+            reason: reason.map(str::to_owned),
+        };
+        let mut status = ServiceStatus {
+            spec: ServiceSpec {
+                name: "s".into(),
+                model: "m".into(),
+                version: 2,
+                replicas: 2,
+                ..ServiceSpec::default()
+            },
+            image_id: Digest::from_sha256([1; 32]),
+            revision: 4,
+            replicas: vec![
+                replica(1, 3, ReplicaState::Draining, Some("it exited with code 0")),
+                replica(2, 4, ReplicaState::Ready, None),
+                replica(3, 4, ReplicaState::Starting, Some("TypeError: no\n  File x")),
+            ],
+            restarts: 0,
+            url: String::new(),
+            reachable: None,
+            failing: None,
+        };
+        assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no");
+        assert_eq!((status.ready(), status.older(), status.failure().is_none()), (1, None, true));
+        status.replicas[0].state = ReplicaState::Ready;
+        status.failing = Some("TypeError: no\n  File x".into());
+        let failure = status.failure().unwrap();
+        assert_eq!(failure.message, "replicas of `s` with m@2 do not get ready");
+        assert_eq!(failure.causes, ["TypeError: no\n  File x"]);
+        assert!(failure.hint.unwrap().starts_with("revision 3 goes on serving (1 ready); "));
+    }
 
     #[test]
     fn every_replica_transition() {

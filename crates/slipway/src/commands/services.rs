@@ -53,11 +53,11 @@ fn row(service: &ServiceStatus) -> Vec<String> {
     vec![
         service.spec.name.clone(),
         format!("{}@{}", service.spec.model, service.spec.version),
-        match serving_before(service) {
+        match service.older() {
             Some((count, revision)) => {
-                format!("{}/{} ({count} of revision {revision})", ready(service), service.spec.replicas)
+                format!("{}/{} ({count} of revision {revision})", service.ready(), service.spec.replicas)
             }
-            None => format!("{}/{}", ready(service), service.spec.replicas),
+            None => format!("{}/{}", service.ready(), service.spec.replicas),
         },
         service.revision.to_string(),
         service.restarts.to_string(),
@@ -85,47 +85,6 @@ pub fn state_name(state: ReplicaState) -> &'static str {
     }
 }
 
-/// Ready replicas of the declared revision.
-pub fn ready(service: &ServiceStatus) -> usize {
-    let current = |r: &&slipway_types::service::ReplicaStatus| {
-        r.revision == service.revision && r.state == ReplicaState::Ready
-    };
-    service.replicas.iter().filter(current).count()
-}
-
-/// How far a service is, in one line.
-fn progress(service: &ServiceStatus) -> String {
-    let coming = service.replicas.iter().filter(|r| r.revision == service.revision);
-    let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
-    let count = format!("{} of {} replicas are ready", ready(service), service.spec.replicas);
-    match reason.and_then(|reason| reason.lines().next()) {
-        Some(reason) => format!("{count}: {reason}"),
-        None => count,
-    }
-}
-
-fn failing(service: &ServiceStatus, reason: &str) -> ApiError {
-    let name = &service.spec.name;
-    let mut error = ApiError::new(
-        ErrorCode::Failed,
-        format!("replicas of `{name}` with {}@{} do not get ready", service.spec.model, service.spec.version),
-    );
-    error.causes.push(reason.to_owned());
-    let serving = serving_before(service).map_or(String::new(), |(count, revision)| {
-        format!("revision {revision} goes on serving ({count} ready); ")
-    });
-    error.with_hint(format!(
-        "{serving}it is tried again until you deploy another version or delete the service"
-    ))
-}
-
-/// How many replicas of an older revision serve, and which one.
-fn serving_before(service: &ServiceStatus) -> Option<(usize, u64)> {
-    let older = service.replicas.iter().filter(|r| r.revision != service.revision);
-    let older: Vec<u64> = older.filter(|r| r.state == ReplicaState::Ready).map(|r| r.revision).collect();
-    older.first().map(|revision| (older.len(), *revision))
-}
-
 /// Waits until every declared replica of the declared revision is ready.
 pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Result<ServiceStatus, Failure> {
     let began = Instant::now();
@@ -134,13 +93,13 @@ pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Resul
         let service: ServiceStatus = client.get(&query::path("/v1/service", &[("name", name)]))?;
         let settled = service.replicas.iter().all(|replica| replica.revision == service.revision);
         let reachable = service.spec.replicas == 0 || service.reachable == Some(true);
-        if ready(&service) >= service.spec.replicas as usize && settled && reachable {
+        if service.ready() >= service.spec.replicas as usize && settled && reachable {
             return Ok(service);
         }
-        if let Some(reason) = &service.failing {
-            return Err(failing(&service, reason).into());
+        if let Some(failure) = service.failure() {
+            return Err(failure.into());
         }
-        let now = progress(&service);
+        let now = service.progress();
         if now != last {
             context.printer.note(&now);
             last = now;

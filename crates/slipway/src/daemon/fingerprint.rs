@@ -10,6 +10,8 @@ use slipway_image::build::ignore::Ignore;
 use slipway_types::run::RunSpec;
 use slipway_types::{ApiError, Digest};
 
+use crate::project_file::FILE_NAME;
+
 /// Files beyond this many in a project are a mistake, such as a data set inside it.
 const MAX_FILES: usize = 200_000;
 /// Folders that never matter to a training run.
@@ -86,6 +88,10 @@ fn list(
             let entry = entry.map_err(|e| io("list", &path, &e))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let inner = if inside.is_empty() { name.clone() } else { format!("{inside}/{name}") };
+            // What of it matters to training is among the settings; `[serve]` does not.
+            if project && inner == FILE_NAME {
+                continue;
+            }
             if project && (NEVER.contains(&name.as_str()) || ignore.is_ignored(&inner)) {
                 continue;
             }
@@ -172,6 +178,7 @@ mod tests {
         std::fs::write(dir.path().join("noise.log"), "ignored").unwrap();
         std::fs::create_dir(dir.path().join("__pycache__")).unwrap();
         std::fs::write(dir.path().join("__pycache__/x.pyc"), "ignored").unwrap();
+        std::fs::write(dir.path().join("slipway.toml"), "[serve]\nreplicas = 2\n").unwrap();
         assert_eq!(Fingerprint::of(&spec, &image, Some(&first)).unwrap(), first);
 
         std::fs::remove_file(&file).unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use slipway_types::build::BuildEvent;
 use slipway_types::run::{RunEvent, RunSpec, RunState, RunStatus};
-use slipway_types::service::{ReplicaState, ServiceStatus};
+use slipway_types::service::ServiceStatus;
 use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
@@ -142,16 +142,16 @@ fn wait(
     loop {
         let status = services::status(app, &declared.spec.name)?;
         let wanted = status.spec.replicas;
-        let current = status.replicas.iter().filter(|r| r.revision == status.revision);
-        let ready = current.clone().filter(|r| r.state == ReplicaState::Ready).count();
-        let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+        let ready = u32::try_from(status.ready()).unwrap_or(u32::MAX);
         let settled = status.replicas.iter().all(|r| r.revision == status.revision);
         let reachable = wanted == 0 || status.reachable == Some(true);
         if ready >= wanted && settled && reachable {
             return Ok(ready);
         }
-        let reason = current.filter_map(|r| r.reason.as_deref()).next().unwrap_or("");
-        let message = format!("{ready} of {wanted} replicas are ready {reason}").trim_end().to_owned();
+        if let Some(failure) = status.failure() {
+            return Err(failure);
+        }
+        let message = status.progress();
         if message != last {
             last.clone_from(&message);
             send(UpEvent::Deploy { message });

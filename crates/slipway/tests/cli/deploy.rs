@@ -27,12 +27,19 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     let refused = refused.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
     assert!(refused < 10, "{metrics}");
 
+    // Other settings of serving are no reason to train again.
+    let toml = std::fs::read_to_string(s.path("p/slipway.toml")).unwrap();
+    s.write("p/slipway.toml", &toml.replace("replicas = 1", "replicas = 1\nenv = { X = \"1\" }"));
+    s.run(&["up", "p"]).ok();
+    assert_eq!(spec(&s)["version"], 1);
+    assert_eq!(spec(&s)["env"], serde_json::json!(["X=1"]));
+
     let given = ["deploy", "tiny@1", "--memory", "300m", "--batch-size", "4", "-e", "A=1", "-e", "B=2"];
     s.run(&given).ok();
     s.run(&["deploy", "tiny@1", "-e", "A=3"]).ok();
     let kept = spec(&s);
     assert_eq!((&kept["limits"]["memory"], &kept["batch"]["max_size"]), (&(300 << 20).into(), &4.into()));
-    assert_eq!(kept["env"], serde_json::json!(["B=2", "A=3"]));
+    assert_eq!(kept["env"], serde_json::json!(["X=1", "B=2", "A=3"]));
     s.run(&["scale", "tiny", "100000"]).fails(2);
 
     // An alias that was set after the replicas started.
