@@ -1,4 +1,6 @@
-"""Runs the tests and fails when one is skipped: `python -m tests [--only MODULE | --without MODULE]`.
+"""Runs the tests and fails when one is skipped: `python -m tests [FOLDER] [--only MODULE | --without MODULE]`.
+
+The tests are those here, or those of another folder.
 
 `--only` and `--without` choose by the modules that a test says it needs, so that several Pythons can share the work.
 """
@@ -22,10 +24,11 @@ def main():
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--only", metavar="MODULE", help="only tests that need this module")
     choice.add_argument("--without", metavar="MODULE", help="only tests that do not need this module")
+    parser.add_argument("folder", nargs="?", default=os.path.dirname(os.path.abspath(__file__)))
     args = parser.parse_args()
-    here = os.path.dirname(os.path.abspath(__file__))
-    loader = unittest.TestLoader()
-    found = list(flat(loader.discover(here, top_level_dir=os.path.dirname(here))))
+    package = os.path.isfile(os.path.join(args.folder, "__init__.py"))
+    top = os.path.dirname(args.folder) if package else args.folder
+    found = list(flat(unittest.TestLoader().discover(args.folder, top_level_dir=top)))
     chosen = found
     if args.only or args.without:
         named = args.only or args.without
