@@ -146,7 +146,12 @@ pub fn status(app: &App, record: &ContainerRecord) -> Result<ContainerStatus, Ap
 pub fn list(app: &App, all: bool) -> Result<Vec<ContainerStatus>, ApiError> {
     let mut list = Vec::new();
     for record in app.state.containers()?.iter().rev() {
-        match status(app, record) {
+        // It may be in the making at the first look and made at the second, never the other way round.
+        let seen = status(app, record).or_else(|error| match app.native.is_complete(&record.id) {
+            true => status(app, record),
+            false => Err(error),
+        });
+        match seen {
             Ok(status) if all || status.state != ContainerState::Exited => list.push(status),
             Ok(_) => {}
             // It is just being made or removed.
