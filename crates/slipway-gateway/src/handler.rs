@@ -27,10 +27,9 @@ pub(crate) async fn handle(
     let mut exchange = Exchange::new(Arc::clone(&connection), id.clone(), &request);
     let bodiless = request.method() == Method::HEAD;
     let has_body = !request.body().is_end_stream();
-    let (mut response, unread) = match answer(&connection, &mut exchange, request).await {
-        Ok(response) => (response, false),
-        Err(refusal) => (refusal.response(), has_body && !exchange.body_was_read()),
-    };
+    let mut response =
+        answer(&connection, &mut exchange, request).await.unwrap_or_else(|refusal| refusal.response());
+    let unread = has_body && !exchange.body_was_read();
     exchange.status = Some(response.status());
     // The body of an answer to HEAD is never asked for.
     exchange.complete = bodiless;

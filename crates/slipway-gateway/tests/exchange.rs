@@ -367,6 +367,27 @@ async fn metrics_tell_of_gateway_replicas_and_containers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_end_of_the_body_says_that_the_connection_closes() {
+    let world = World::new().await;
+    let replica = Replica::start(world.path(), 1, |_| async { Response::new(body("refused")) });
+    world.route(vec![route("s", &[&replica])]).await;
+    for (head, closes) in [
+        ("POST /s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", true),
+        ("POST /s HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}", false),
+        ("POST /-/healthy HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}", true),
+    ] {
+        let mut client = Client::connect(world.address).await;
+        client.send(head).await;
+        let (_, headers) = client.head().await.unwrap();
+        assert_eq!(
+            headers.get("connection").map(|v| v.as_bytes() == b"close"),
+            closes.then_some(true),
+            "{head}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_finishes_what_is_under_way_and_frees_the_address() {
     // An address that no other test listens on: the port is free for a moment.
     let world = World::with(|config| config.listen = vec![([127, 72, 19, 3], 0).into()]).await;

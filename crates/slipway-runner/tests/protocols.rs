@@ -246,7 +246,11 @@ fn a_delay_that_was_asked_for_merges_requests_of_an_idle_worker() {
 
 #[test]
 fn a_request_larger_than_a_batch_and_one_of_many_megabytes() {
-    let runner = Runner::ready(MODEL, |config| config["max_body"] = 20_000_000.into());
+    let runner = Runner::ready(MODEL, |config| {
+        config["max_body"] = 20_000_000.into();
+        // Half a million rows take a debug build on a busy machine a while.
+        config["timeout_ms"] = 120_000.into();
+    });
     let reply = runner.predict(&[1; 100]);
     assert_eq!(reply.json()["predictions"][99], json!({"y": 4.0, "rows": 100}));
     let rows = 500_000;

@@ -28,13 +28,21 @@ struct Seen {
     signal: Option<i32>,
 }
 
+/// Those of `signals` that this process was not started to ignore, as `nohup` and a shell's `&` start it.
+pub fn not_ignored(signals: &[i32]) -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    signals.iter().copied().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
+}
+
 impl Interrupts {
-    /// Catches both signals from now on.
+    /// Catches both signals from now on, unless they are ignored.
     pub fn catch(settings: &Settings, printer: Printer) -> Result<Self, Failure> {
         let failed = |e: std::io::Error| {
             Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot catch signals: {e}")))
         };
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+        let mut signals = Signals::new(not_ignored(&[SIGINT, SIGTERM])).map_err(failed)?;
         let this = Self(Arc::new(Shared { settings: settings.clone(), printer, seen: Mutex::default() }));
         let catcher = this.clone();
         std::thread::Builder::new()
@@ -93,5 +101,17 @@ impl Interrupts {
                 printer.error(&error);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_stay_ignored() {
+        use signal_hook::consts::{SIGPIPE, SIGUSR2};
+        // Rust programs start with SIGPIPE ignored.
+        assert_eq!(not_ignored(&[SIGPIPE, SIGUSR2]), [SIGUSR2]);
     }
 }

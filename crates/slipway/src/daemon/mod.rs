@@ -69,6 +69,8 @@ pub struct App {
     pub changed: Notify,
     /// Names of projects, services and models that an operation holds.
     busy: Mutex<BTreeSet<String>>,
+    /// Held where a run is cancelled and where it begins to make its version: it does one or the other.
+    pub run_fate: Mutex<()>,
     /// Replicas as the reconciler last saw them.
     seen: Mutex<Option<Vec<ObservedReplica>>>,
     /// Revisions of services that do not come up, and why.
@@ -201,6 +203,7 @@ impl App {
             handle,
             changed: Notify::new(),
             busy: Mutex::new(BTreeSet::new()),
+            run_fate: Mutex::new(()),
             seen: Mutex::new(None),
             failing: Mutex::new(BTreeMap::new()),
             stopping: AtomicBool::new(false),

@@ -73,9 +73,19 @@ pub fn record(app: &Arc<App>, candidate: Candidate<'_>) -> Result<ModelVersion, 
 /// Pins what a version needs first and records it then: a record without content must never be seen.
 fn keep(app: &Arc<App>, version: &ModelVersion) -> Result<(), ApiError> {
     let name = name(version);
-    app.store.pin(PIN, &name, &version.manifest).map_err(images::store_error)?;
-    pin_image(app, version)?;
-    app.state.add_model_version(version)?;
+    let kept = app
+        .store
+        .pin(PIN, &name, &version.manifest)
+        .map_err(images::store_error)
+        .and_then(|()| pin_image(app, version))
+        .and_then(|()| app.state.add_model_version(version).map_err(ApiError::from));
+    if let Err(error) = kept {
+        // What is not recorded must not be kept: it may be what fills the disk. The next start drops what is left.
+        for pin in [&name, &image_pin(version)] {
+            let _ = app.store.unpin(PIN, pin);
+        }
+        return Err(error);
+    }
     app.event(
         &format!("model/{}", version.model),
         "model.recorded",

@@ -95,7 +95,7 @@ fn train(
         }
     }
     let spec = RunSpec { image: image.to_string(), ..request.train.clone() };
-    let run = runs::start(app, &spec, Some(&text))?;
+    let run = runs::start(app, &spec, Some(&text), is_gone)?;
     let version = follow(app, &run, false, send, is_gone)?;
     remember(version)?;
     Ok((version, true))
@@ -119,7 +119,7 @@ fn follow(
     });
     if end.is_none() && is_gone() && !app.is_stopping() {
         // `up` was interrupted: its training run goes with it.
-        let _ = runs::cancel(app, &run.id);
+        let _ = runs::cancel_aside(app, &run.id);
         return Err(ApiError::new(ErrorCode::Failed, format!("run {} was cancelled", run.id)));
     }
     let end = end.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "the daemon ends"))?;

@@ -54,15 +54,17 @@ async fn start(
     Query(asked): Query<Detach>,
     Body(spec): Body<RunSpec>,
 ) -> Response {
-    stream::respond(move |lines| match runs::start(&app, &spec, None) {
-        Ok(status) if asked.detach => {
-            let _ = lines.send(&RunEvent::Started(Box::new(status)));
-        }
-        Ok(status) => {
-            runs::stream(&app, &status, &|| lines.is_closed(), &mut |event| lines.send(&event).is_ok())
-        }
-        Err(error) => {
-            let _ = lines.send(&RunEvent::Failed(error));
+    stream::respond(move |lines| {
+        match runs::start(&app, &spec, None, &|| !asked.detach && lines.is_closed()) {
+            Ok(status) if asked.detach => {
+                let _ = lines.send(&RunEvent::Started(Box::new(status)));
+            }
+            Ok(status) => {
+                runs::stream(&app, &status, &|| lines.is_closed(), &mut |event| lines.send(&event).is_ok())
+            }
+            Err(error) => {
+                let _ = lines.send(&RunEvent::Failed(error));
+            }
         }
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use slipway_runtime::{Container, LogOptions};
@@ -63,21 +63,12 @@ fn conclude(
     status.exit_code = Some(exit.code);
     status.peak_memory = exit.peak_memory;
     logs::keep(container, &folder).map_err(|e| io("keep the log in", &folder, &e))?;
-    let outcome = if is_cancelled(app, &status.id) {
-        Err((RunState::Cancelled, None))
-    } else if exit.code != 0 {
-        Err((RunState::Failed, Some(failure(&exit))))
-    } else {
-        Ok(())
-    };
-    if let Err((state, reason)) = outcome {
+    if let Some((state, reason)) = outcome(app, status, &exit)? {
         remove_container(app, &container.config().id);
         drop_model(app, &status.id);
         finish(app, status, state, reason);
         return Ok(());
     }
-    status.state = RunState::Packing;
-    app.state.update_run(status)?;
     // A daemon that died after recording the version and before recording the run comes here a second time.
     let recorded = models::list(app, Some(&spec.project))?
         .into_iter()
@@ -111,6 +102,24 @@ fn conclude(
     // The store has its own copy.
     drop_model(app, &status.id);
     Ok(())
+}
+
+/// How a run that makes no version ends. Otherwise it is recorded as packing, and cannot be cancelled any more.
+fn outcome(
+    app: &App,
+    status: &mut RunStatus,
+    exit: &ExitInfo,
+) -> Result<Option<(RunState, Option<String>)>, ApiError> {
+    let _fate = app.run_fate.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_cancelled(app, &status.id) {
+        return Ok(Some((RunState::Cancelled, None)));
+    }
+    if exit.code != 0 {
+        return Ok(Some((RunState::Failed, Some(failure(exit)))));
+    }
+    status.state = RunState::Packing;
+    app.state.update_run(status)?;
+    Ok(None)
 }
 
 /// Reads the log as it grows, for metrics, until the container ended.

@@ -7,7 +7,7 @@ mod stream;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use slipway_image::model;
@@ -28,8 +28,13 @@ const CANCEL_GRACE: Duration = Duration::from_secs(10);
 const SIGKILL: i32 = 9;
 
 /// Records a run and starts its container; the rest happens on a thread of its own. `fingerprint` is that of the inputs
-/// that `up` trains from.
-pub fn start(app: &Arc<App>, spec: &RunSpec, fingerprint: Option<&str>) -> Result<RunStatus, ApiError> {
+/// that `up` trains from. Nothing starts when `is_gone` says, after the data was read, that whoever asked went away.
+pub fn start(
+    app: &Arc<App>,
+    spec: &RunSpec,
+    fingerprint: Option<&str>,
+    is_gone: &dyn Fn() -> bool,
+) -> Result<RunStatus, ApiError> {
     if spec.command.is_empty() {
         return Err(ApiError::new(ErrorCode::InvalidArgument, "no command was given"));
     }
@@ -51,6 +56,9 @@ pub fn start(app: &Arc<App>, spec: &RunSpec, fingerprint: Option<&str>) -> Resul
     let data = data.map_err(|e| ApiError::from_error(ErrorCode::InvalidArgument, &e))?;
     // Before the database is held: it asks a file system that may be slow.
     let git_commit = git::commit(&spec.workspace);
+    if is_gone() {
+        return Err(ApiError::new(ErrorCode::Failed, "the run was cancelled before it started"));
+    }
     let status = app.state.add_run(spec, fingerprint, |id| RunStatus {
         project: spec.project.clone(),
         state: RunState::Running,
@@ -133,8 +141,23 @@ fn open_up(path: &Path) -> Result<(), ApiError> {
         .map_err(|e| io("open up", path, &e))
 }
 
-/// Stops a run; it leaves no model version.
+/// Stops a run and waits for its end; it leaves no model version.
 pub fn cancel(app: &App, id: &str) -> Result<(), ApiError> {
+    condemn(app, id)?;
+    end(app, id);
+    Ok(())
+}
+
+/// As [`cancel`], without waiting for the end.
+pub fn cancel_aside(app: &Arc<App>, id: &str) -> Result<(), ApiError> {
+    condemn(app, id)?;
+    end_aside(app, id.to_owned());
+    Ok(())
+}
+
+/// Records that a run shall make no version.
+fn condemn(app: &App, id: &str) -> Result<(), ApiError> {
+    let _fate = app.run_fate.lock().unwrap_or_else(PoisonError::into_inner);
     let (status, _) = find(app, id)?;
     if status.state != RunState::Running {
         return Err(ApiError::new(ErrorCode::Conflict, format!("run {id} is done already")));
@@ -142,9 +165,7 @@ pub fn cancel(app: &App, id: &str) -> Result<(), ApiError> {
     let folder = folder(app, id);
     std::fs::create_dir_all(&folder).map_err(|e| io("create", &folder, &e))?;
     let marker = folder.join("cancelled");
-    std::fs::write(&marker, "").map_err(|e| io("write", &marker, &e))?;
-    end(app, id);
-    Ok(())
+    std::fs::write(&marker, "").map_err(|e| io("write", &marker, &e))
 }
 
 /// Asks a run to end, and ends it when it does not.
@@ -186,7 +207,7 @@ pub fn folder(app: &App, id: &str) -> PathBuf {
     app.settings.root.join("runs").join(id)
 }
 
-/// As [`end`], for a daemon that has just started: the one before died while it waited.
+/// As [`end`], on a thread of its own.
 fn end_aside(app: &Arc<App>, id: String) {
     let owner = Arc::clone(app);
     let started = std::thread::Builder::new()
