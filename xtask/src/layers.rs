@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("slipway-gateway", 2),
     ("slipway-runner", 2),
     ("slipway-native", 2),
+    ("slipway-kubernetes", 2),
     ("slipway", 3),
     ("xtask", 9),
 ];

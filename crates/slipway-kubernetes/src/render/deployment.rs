@@ -1,0 +1,136 @@
+//! The pods of a service.
+
+use serde_json::{Value, json};
+
+use super::autoscaling::Scaling;
+use super::labels::Identity;
+use super::pod::{
+    HTTP, HTTP_PORT, PRE_STOP_SECONDS, check_user, container_security, environment, pod_security, pre_stop,
+    probe,
+};
+use super::volumes::{CONFIG, RUN, RUNNER, Volumes, way};
+use super::{RenderError, Rendered, config, resources};
+use crate::Capabilities;
+use crate::spec::{PodResources, ServiceDeployment};
+
+/// Loading and warming up may take as long as the runner lets it: ten minutes.
+const START_SECONDS: u32 = 600;
+/// Requests get as long to finish as the runner gives them after SIGTERM, and then some.
+const DRAIN_SECONDS: u64 = 30 + 10;
+/// A new pod counts once it has been ready for this long.
+const MIN_READY_SECONDS: u32 = 5;
+/// Requested where autoscaling by CPU needs a request and there is none.
+const CPU_REQUEST_MILLIS: u32 = 250;
+
+pub(super) fn render(
+    spec: &ServiceDeployment,
+    caps: &Capabilities,
+    id: &Identity,
+    config: &str,
+    secret: Option<&str>,
+    scaling: Option<&Scaling>,
+    out: &mut Rendered,
+) -> Result<(), RenderError> {
+    check_user(spec.image.run_as)?;
+    let wanted = wanted_resources(spec, scaling, out);
+    let way = way(&spec.model, caps);
+    let mut volumes = Volumes::default();
+    volumes.tools(&spec.tools);
+    volumes.model(&spec.model, way);
+    volumes.mount("config", CONFIG, true, json!({"configMap": {"name": config}}));
+    volumes.mount("run", RUN, false, json!({"emptyDir": {}}));
+    volumes.scratch(&wanted);
+    let container = json!({
+        "name": "server",
+        "image": spec.image.reference.to_string(),
+        "imagePullPolicy": "IfNotPresent",
+        "command": [RUNNER, format!("{CONFIG}/runner.json")],
+        "workingDir": "/",
+        "env": environment(&spec.spec.env, secret, &spec.environment)?,
+        "ports": [{"name": HTTP, "containerPort": HTTP_PORT}],
+        "resources": resources::container(&wanted, id, caps, out)?,
+        "securityContext": container_security(true),
+        "startupProbe": probe("/v2/health/ready", 2, 2, START_SECONDS / 2),
+        "readinessProbe": probe("/v2/health/ready", 5, 2, 2),
+        "livenessProbe": probe("/v2/health/live", 10, 5, 6),
+        "lifecycle": pre_stop(caps, &[RUNNER, "wait"]),
+        "volumeMounts": volumes.mounts,
+    });
+    let mut pod = json!({
+        "serviceAccountName": id.name,
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "securityContext": pod_security(spec.image.run_as),
+        "terminationGracePeriodSeconds": PRE_STOP_SECONDS + DRAIN_SECONDS,
+        "topologySpreadConstraints": resources::spread(id),
+        "initContainers": volumes.init,
+        "containers": [container],
+        "volumes": volumes.volumes,
+    });
+    resources::place(&mut pod, &spec.placement, &spec.image, wanted.gpus.as_ref(), id)?;
+    out.add(
+        "The pods that serve the model: the service's own image, with Slipway's runner put into it.",
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": id.metadata(),
+            "spec": {
+                // Absent where an autoscaler owns it: two owners would undo each other's work.
+                "replicas": if scaling.is_some() { Value::Null } else { spec.spec.replicas.into() },
+                "revisionHistoryLimit": 3,
+                "minReadySeconds": MIN_READY_SECONDS,
+                "progressDeadlineSeconds": START_SECONDS + 120,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling(wanted.gpus.is_some())},
+                "selector": {"matchLabels": id.selector},
+                "template": {"metadata": id.pod_metadata(), "spec": pod},
+            },
+        }),
+    );
+    Ok(())
+}
+
+/// CPU pods are replaced without a gap. A spare GPU is rarely there to start a new pod on before an old one ends, and
+/// a rollout that waits for one never ends.
+fn rolling(gpus: bool) -> Value {
+    if gpus {
+        json!({"maxSurge": 0, "maxUnavailable": 1})
+    } else {
+        json!({"maxSurge": 1, "maxUnavailable": 0})
+    }
+}
+
+fn wanted_resources(spec: &ServiceDeployment, scaling: Option<&Scaling>, out: &mut Rendered) -> PodResources {
+    let mut wanted = spec.resources.clone();
+    if wanted.limits == slipway_types::container::Limits::default() {
+        wanted.limits = spec.spec.limits;
+    }
+    if let Some(scaling) = scaling {
+        let mut requests = wanted.requests.unwrap_or(wanted.limits);
+        if scaling.uses("cpu") && requests.cpu_millis.is_none() {
+            out.warn(format!(
+                "autoscaling by CPU needs a request, so each pod requests {CPU_REQUEST_MILLIS}m: set `cpus` to what one pod uses"
+            ));
+            requests.cpu_millis = Some(wanted.limits.cpu_millis.unwrap_or(u32::MAX).min(CPU_REQUEST_MILLIS));
+        }
+        if scaling.uses("memory") && requests.memory.is_none() {
+            out.warn("autoscaling by memory needs a request, so each pod requests 512Mi: set `memory`");
+            requests.memory = Some(wanted.limits.memory.unwrap_or(u64::MAX).min(512 << 20));
+        }
+        wanted.requests = Some(requests);
+    }
+    wanted
+}
+
+/// What the gateway must know about a service.
+pub(super) fn route_annotation(spec: &ServiceDeployment, id: &Identity, hosts: &[String]) -> String {
+    json!({
+        "service": spec.spec.name,
+        "model": spec.spec.model,
+        "hosts": hosts,
+        "max_body": config::max_body(spec),
+        "timeout_ms": config::timeout_ms(),
+        "to_zero": spec.autoscaling.as_ref().is_some_and(|scaling| scaling.min == 0),
+        "deployment": id.name,
+    })
+    .to_string()
+}

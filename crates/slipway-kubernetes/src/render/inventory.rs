@@ -1,0 +1,107 @@
+//! The inventory: an ApplySet, by which what was applied once and is wanted no more is found again.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::{RenderError, namespace};
+use crate::object::{Object, ObjectKey};
+
+/// Label of every member of a set.
+pub const PART_OF_LABEL: &str = "applyset.kubernetes.io/part-of";
+/// Label of the parent of a set.
+pub const ID_LABEL: &str = "applyset.kubernetes.io/id";
+/// Annotation of the parent with the kinds that the set may hold.
+pub const KINDS_ANNOTATION: &str = "applyset.kubernetes.io/contains-group-kinds";
+const TOOLING_ANNOTATION: &str = "applyset.kubernetes.io/tooling";
+/// Name of the ConfigMap that is the parent.
+pub const PARENT: &str = "slipway-inventory";
+
+/// The set of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApplySet {
+    namespace: String,
+    id: String,
+}
+
+impl ApplySet {
+    /// The set of a namespace.
+    pub fn new(in_namespace: &str) -> Result<Self, RenderError> {
+        namespace(in_namespace)?;
+        // KEP-3659: name, namespace, kind and group of the parent; the group of a ConfigMap is empty.
+        let digest: [u8; 32] = Sha256::digest(format!("{PARENT}.{in_namespace}.ConfigMap.")).into();
+        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest);
+        Ok(Self { namespace: in_namespace.to_owned(), id: format!("applyset-{text}-v1") })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Marks objects as members.
+    pub fn adopt(&self, objects: &mut [Object]) {
+        for object in objects {
+            object.json_mut()["metadata"]["labels"][PART_OF_LABEL] = self.id.as_str().into();
+        }
+    }
+
+    /// Whether an object that the cluster has is a member.
+    pub fn has(&self, object: &serde_json::Value) -> bool {
+        object["metadata"]["labels"][PART_OF_LABEL] == self.id.as_str()
+    }
+
+    /// The parent: it tells which kinds to look through, so it must name those that are there and those that will be.
+    pub fn parent<'a>(&self, keys: impl IntoIterator<Item = &'a ObjectKey>) -> Object {
+        let kinds: BTreeSet<String> = keys
+            .into_iter()
+            .map(|key| match key.group.as_str() {
+                "" => key.kind.clone(),
+                group => format!("{}.{group}", key.kind),
+            })
+            .collect();
+        let kinds: Vec<String> = kinds.into_iter().collect();
+        Object::new(
+            "The inventory of what Slipway keeps in this namespace.",
+            json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {
+                    "name": PARENT,
+                    "namespace": self.namespace,
+                    "labels": {ID_LABEL: self.id, "app.kubernetes.io/managed-by": "slipway"},
+                    "annotations": {
+                        TOOLING_ANNOTATION: concat!("slipway/v", env!("CARGO_PKG_VERSION")),
+                        KINDS_ANNOTATION: kinds.join(","),
+                    },
+                },
+            }),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::{check_object, label_value};
+
+    #[test]
+    fn members_and_parent_know_each_other() {
+        let set = ApplySet::new("team-a").unwrap();
+        assert!(label_value(set.id()).is_ok() && set.id() != ApplySet::new("team-b").unwrap().id());
+        assert!(ApplySet::new("Team").is_err());
+        let mut objects = [Object::new(
+            "x",
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "team-a"}}),
+        )];
+        assert!(!set.has(objects[0].json()));
+        set.adopt(&mut objects);
+        assert!(set.has(objects[0].json()));
+        let keys = [objects[0].key(), objects[0].key()];
+        let parent = set.parent(&keys);
+        assert_eq!(parent.json()["metadata"]["annotations"][KINDS_ANNOTATION], "Deployment.apps");
+        assert!(check_object(parent.json()).is_empty());
+    }
+}

@@ -1,0 +1,66 @@
+//! NetworkPolicy. Whether it has any effect is the network plugin's business, which no API tells.
+
+use serde_json::{Value, json};
+
+use super::labels::{GATEWAY_LABEL, Identity};
+use super::pod::HTTP;
+use super::{RenderError, Rendered, map};
+use crate::spec::{ServiceDeployment, TrainingRun};
+use crate::validate;
+
+const CAVEAT: &str = "Has an effect only where the cluster's network plugin enforces policies.";
+
+/// Only the gateway, and whatever monitors, reaches the pods; they reach nothing, as on one host.
+pub(super) fn for_service(
+    spec: &ServiceDeployment,
+    id: &Identity,
+    out: &mut Rendered,
+) -> Result<(), RenderError> {
+    let mut from = Vec::new();
+    if let Some(gateway) = &spec.gateway {
+        from.push(json!({"podSelector": {"matchLabels": {GATEWAY_LABEL: map(&gateway.name)?}}}));
+        if let Some(namespace) = &spec.scrape_from {
+            validate::dns_1123_label(namespace)
+                .map_err(|source| RenderError::Invalid { what: "namespace that monitors", source })?;
+            from.push(
+                json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}),
+            );
+        }
+    }
+    let from = if from.is_empty() { Value::Null } else { from.into() };
+    let ingress = json!([{ "from": from, "ports": [{"port": HTTP}] }]);
+    let egress = if spec.egress { json!([{}]) } else { json!([]) };
+    let why = if spec.gateway.is_some() {
+        "Who reaches the pods: the gateway, on the port that they answer on."
+    } else {
+        "Where the pods are reached: on the port that they answer on."
+    };
+    add(why, id, &ingress, &egress, out);
+    Ok(())
+}
+
+/// Ranks reach each other and the cluster's DNS.
+pub(super) fn for_run(run: &TrainingRun, id: &Identity, out: &mut Rendered) {
+    let each_other = json!({"podSelector": {"matchLabels": id.selector}});
+    let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
+    let egress = if run.egress { json!([{}]) } else { json!([{ "to": [each_other] }, dns]) };
+    let ingress = json!([{ "from": [each_other] }]);
+    add("Whom the ranks reach: each other and the cluster's DNS.", id, &ingress, &egress, out);
+}
+
+fn add(why: &str, id: &Identity, ingress: &Value, egress: &Value, out: &mut Rendered) {
+    out.add(
+        format!("{why} {CAVEAT}"),
+        json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": id.metadata(),
+            "spec": {
+                "podSelector": {"matchLabels": id.selector},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": ingress,
+                "egress": egress,
+            },
+        }),
+    );
+}

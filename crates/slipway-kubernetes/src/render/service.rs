@@ -1,0 +1,95 @@
+//! The Services before a service's pods.
+
+use serde_json::{Value, json};
+
+use super::deployment::route_annotation;
+use super::labels::{GATEWAY_LABEL, Identity, ROUTE_ANNOTATION};
+use super::pod::{HTTP, HTTP_PORT};
+use super::{RenderError, Rendered, map};
+use crate::spec::{Exposure, ServiceDeployment};
+
+/// Port of a Service that is not told otherwise.
+pub(super) const SERVICE_PORT: u16 = 80;
+
+/// Without a gateway, one Service that clients use. With one, clients' Service leads to the gateway, and another of ours
+/// lists the pods for it.
+pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered) -> Result<(), RenderError> {
+    let Some(gateway) = &spec.gateway else {
+        let why = "Where clients of the cluster reach the service.";
+        out.add(why, client_service(id, &json!(id.selector), &spec.exposure, Value::Null)?);
+        return Ok(());
+    };
+    let hosts = hosts(spec, id);
+    let mut metadata = id.metadata_as(&id.pods);
+    metadata["annotations"][ROUTE_ANNOTATION] = route_annotation(spec, id, &hosts).into();
+    out.add(
+        "The service's pods, for the gateway: it reads their addresses and what the annotation says.",
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {
+                "clusterIP": "None",
+                "selector": id.selector,
+                "ports": [{"name": HTTP, "port": HTTP_PORT, "targetPort": HTTP, "appProtocol": "http"}],
+            },
+        }),
+    );
+    let to_gateway = json!({GATEWAY_LABEL: map(&gateway.name)?});
+    let why = "Where clients of the cluster reach the service: through the gateway, which knows it by the host name.";
+    out.add(why, client_service(id, &to_gateway, &spec.exposure, Value::Null)?);
+    Ok(())
+}
+
+/// Host names under which the gateway is asked for this service.
+fn hosts(spec: &ServiceDeployment, id: &Identity) -> Vec<String> {
+    let (name, namespace) = (&id.name, &id.namespace);
+    let mut hosts = vec![
+        name.clone(),
+        format!("{name}.{namespace}"),
+        format!("{name}.{namespace}.svc"),
+        format!("{name}.{namespace}.svc.cluster.local"),
+    ];
+    if let Exposure::Host { host, .. } = &spec.exposure {
+        hosts.push(host.clone());
+    }
+    hosts
+}
+
+/// A Service of the type that the exposure says.
+pub(super) fn client_service(
+    id: &Identity,
+    selector: &Value,
+    exposure: &Exposure,
+    annotations: Value,
+) -> Result<Value, RenderError> {
+    let (kind, port, node_port) = match exposure {
+        Exposure::ClusterIp | Exposure::Host { .. } => ("ClusterIP", SERVICE_PORT, None),
+        Exposure::NodePort { port, node_port } => ("NodePort", *port, *node_port),
+        Exposure::LoadBalancer { port } => ("LoadBalancer", *port, None),
+    };
+    if port == 0 {
+        return Err(RenderError::Contradiction { what: "port", reason: "0 is no port".to_owned() });
+    }
+    if node_port.is_some_and(|p| p < 1024) {
+        let reason =
+            "a port of the nodes is one of 30000 to 32767 unless the cluster says otherwise".to_owned();
+        return Err(RenderError::Contradiction { what: "node port", reason });
+    }
+    let mut metadata = id.metadata();
+    for (key, value) in annotations.as_object().into_iter().flatten() {
+        metadata["annotations"][key] = value.clone();
+    }
+    Ok(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "type": kind,
+            "selector": selector,
+            "ports": [{
+                "name": HTTP, "port": port, "targetPort": HTTP, "nodePort": node_port, "appProtocol": "http",
+            }],
+        },
+    }))
+}

@@ -1,0 +1,191 @@
+//! A service and the gateway before it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use slipway_types::Reference;
+use slipway_types::model::ModelFormat;
+use slipway_types::service::ServiceSpec;
+
+use super::pod::{Environment, ImagePin, Placement, PodResources};
+
+/// A service as it shall run in a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceDeployment {
+    /// The declared service.
+    pub spec: ServiceSpec,
+    /// Number of its revision.
+    pub revision: u64,
+    /// Namespace.
+    pub namespace: String,
+    /// Its image.
+    pub image: ImagePin,
+    /// Its model.
+    pub model: ModelContent,
+    /// Image with `/slipway/slipway-runner` and `/slipway/python`, by digest.
+    pub tools: Reference,
+    /// How it is reached from outside of the cluster.
+    #[serde(default)]
+    pub exposure: Exposure,
+    /// The gateway that routes to it; clients reach the pods themselves when absent.
+    #[serde(default)]
+    pub gateway: Option<GatewayRef>,
+    /// Autoscaling; `spec.replicas` pods run when absent.
+    #[serde(default)]
+    pub autoscaling: Option<Autoscaling>,
+    /// Resources; the limits of `spec` when they are empty.
+    #[serde(default)]
+    pub resources: PodResources,
+    /// Where its pods run.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Environment that is secret.
+    #[serde(default)]
+    pub environment: Environment,
+    /// Whether pods may open connections of their own. Replicas on one host may not either.
+    #[serde(default)]
+    pub egress: bool,
+    /// Namespace of a monitoring system that may read `/metrics` of the pods.
+    #[serde(default)]
+    pub scrape_from: Option<String>,
+}
+
+/// A model version in the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelContent {
+    /// An image whose only layer has the model's files below `/model`, by digest.
+    pub reference: Reference,
+    /// Format of the files.
+    pub format: ModelFormat,
+    /// Aliases of the version.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// How it reaches the pods.
+    #[serde(default)]
+    pub delivery: ModelDelivery,
+}
+
+/// How a model reaches a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelDelivery {
+    /// As an image volume where the cluster has them, else copied by an init container.
+    #[default]
+    Auto,
+    /// Copied by an init container.
+    Copy,
+    /// Below `/model` of the serving image.
+    Bundled,
+}
+
+/// How a service is reached from outside of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Exposure {
+    /// Not at all.
+    #[default]
+    ClusterIp,
+    /// On a port of every node.
+    NodePort {
+        /// Port of the Service.
+        port: u16,
+        /// Port of the nodes; the cluster chooses when absent.
+        #[serde(default)]
+        node_port: Option<u16>,
+    },
+    /// Through a load balancer of the provider.
+    LoadBalancer {
+        /// Port.
+        port: u16,
+    },
+    /// Under a host name: an HTTPRoute where the Gateway API and a parent are there, else an Ingress.
+    Host {
+        /// Host name.
+        host: String,
+        /// Gateway that takes the HTTPRoute.
+        #[serde(default)]
+        parent: Option<RouteParent>,
+        /// Class of the Ingress; the cluster's default when absent.
+        #[serde(default)]
+        ingress_class: Option<String>,
+        /// Secret with the certificate, for the Ingress.
+        #[serde(default)]
+        tls_secret: Option<String>,
+    },
+}
+
+/// A Gateway of the Gateway API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteParent {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; the service's when absent.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Listener; all when absent.
+    #[serde(default)]
+    pub section: Option<String>,
+}
+
+/// Our gateway in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayRef {
+    /// Name, as given to [`GatewayDeployment`].
+    pub name: String,
+}
+
+/// How many pods run, by load.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Autoscaling {
+    /// Fewest; 0 lets the gateway scale to none.
+    pub min: u32,
+    /// Most.
+    pub max: u32,
+    /// Mean use of the requested CPU to hold, in percent; 70 when no target at all is given.
+    pub cpu_percent: Option<u32>,
+    /// Mean use of the requested memory to hold, in percent.
+    pub memory_percent: Option<u32>,
+    /// Targets of our own metrics.
+    pub metrics: Vec<MetricTarget>,
+}
+
+/// A metric of the pods and the mean that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricTarget {
+    /// Name in the metrics API, such as `slipway_requests_in_progress`.
+    pub name: String,
+    /// Mean per pod, a quantity.
+    pub average: String,
+}
+
+/// Our gateway in a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayDeployment {
+    /// Name, `slipway-gateway` by custom.
+    pub name: String,
+    /// Namespace, whose services it routes to.
+    pub namespace: String,
+    /// Image with `/slipway`, by digest.
+    pub image: ImagePin,
+    /// How many pods; two leave no single point of failure.
+    pub replicas: u32,
+    /// How it is reached from outside.
+    #[serde(default)]
+    pub exposure: Exposure,
+    /// Resources.
+    #[serde(default)]
+    pub resources: PodResources,
+    /// Where its pods run.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Annotations of its Services, which load balancers read.
+    #[serde(default)]
+    pub service_annotations: BTreeMap<String, String>,
+}

@@ -1,0 +1,127 @@
+//! A training run.
+
+use serde::{Deserialize, Serialize};
+use slipway_types::Reference;
+
+use super::pod::{Environment, ImagePin, Placement, PodResources, VolumeSource};
+
+/// One attempt of a training run: a gang of ranks that starts, and ends, together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRun {
+    /// Id of the run, the same in every attempt.
+    pub run: String,
+    /// Project.
+    pub project: String,
+    /// Number of the attempt, from 0.
+    pub attempt: u32,
+    /// Namespace.
+    pub namespace: String,
+    /// Its image.
+    pub image: ImagePin,
+    /// Image with `/slipway/slipway-runner`, by digest; needed only where a folder of an image is copied.
+    pub tools: Reference,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Pods.
+    pub ranks: u32,
+    /// Fewest pods with which an elastic run goes on.
+    #[serde(default)]
+    pub min_ranks: Option<u32>,
+    /// Processes in each pod.
+    pub processes: u32,
+    /// What starts the processes and tells them about each other.
+    #[serde(default)]
+    pub launcher: Launcher,
+    /// Extra `KEY=value` pairs.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Environment that is secret.
+    #[serde(default)]
+    pub environment: Environment,
+    /// Resources of each pod.
+    #[serde(default)]
+    pub resources: PodResources,
+    /// Where its pods run.
+    #[serde(default)]
+    pub placement: Placement,
+    /// The project folder, at `/workspace`.
+    pub workspace: VolumeSource,
+    /// Data, at `/data`.
+    #[serde(default)]
+    pub data: Option<VolumeSource>,
+    /// Checkpoints and the model, at `/output`: the same in every attempt.
+    pub output: Storage,
+    /// Longest time that an attempt may take, in seconds.
+    #[serde(default)]
+    pub deadline: Option<u64>,
+    /// Time between SIGTERM and SIGKILL, in which a checkpoint is written, in seconds.
+    pub grace: u64,
+    /// What starts all ranks together.
+    #[serde(default)]
+    pub gang: Gang,
+    /// Whether ranks may open connections beyond each other.
+    #[serde(default)]
+    pub egress: bool,
+}
+
+/// What starts the processes of a rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Launcher {
+    /// The command itself, once in each pod, told only its rank.
+    #[default]
+    None,
+    /// torchrun, where a pod has several processes; its environment in any case.
+    Torchrun,
+    /// The command itself, with `TF_CONFIG`.
+    TensorFlow,
+    /// `mpirun` in the first pod, `sshd` in the others; the image has both.
+    Mpi,
+}
+
+/// Where a run's output is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Storage {
+    /// A claim of the run's own, made with it.
+    New {
+        /// Bytes.
+        size: u64,
+        /// Storage class; the cluster's default when absent.
+        #[serde(default)]
+        class: Option<String>,
+        /// Mountable by pods on several nodes.
+        #[serde(default)]
+        shared: bool,
+    },
+    /// A claim that exists; the run has a folder in it.
+    Existing {
+        /// Its name.
+        claim: String,
+    },
+}
+
+/// What starts all ranks of a gang together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Gang {
+    /// Nothing: the reconciler ends an attempt whose ranks do not all come up.
+    #[default]
+    Emulated,
+    /// A JobSet.
+    JobSet,
+    /// Kueue admits the job from this queue.
+    Kueue {
+        /// LocalQueue.
+        queue: String,
+    },
+    /// Volcano.
+    Volcano {
+        /// Queue; Volcano's default when absent.
+        #[serde(default)]
+        queue: Option<String>,
+    },
+    /// The scheduler's own PodGroup.
+    PodGroup,
+}
