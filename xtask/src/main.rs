@@ -3,6 +3,7 @@
 
 mod bench;
 mod binaries;
+mod cluster;
 mod layers;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ enum Task {
     },
     /// Run Slipway beside its peers and print ratios; benches/README.md says how to read them
     Bench(bench::Args),
+    /// A real Kubernetes cluster for tests, from Go modules and Debian packages alone
+    Cluster(cluster::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         Task::Layers => layers::check(),
         Task::Build { release } => binaries::build(release).map(|folder| println!("{}", folder.display())),
         Task::Bench(args) => bench::run(&args),
+        Task::Cluster(args) => cluster::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -69,23 +69,21 @@ pub fn with_suffix(name: &str, suffix: &str) -> Result<String, NameError> {
     }
 }
 
-/// The name of an object of ours beside the one called [`map`]`(original)`: readable, a role, eight digits. No mapped name
-/// and no other role's equals it, whatever users call their things.
+/// The name of an object of ours beside the one called [`map`]`(original)`: readable, a role, eight digits. `owner` is the
+/// kind of thing that it belongs to, since a service and a run may have one name, and `content` what the object holds,
+/// where a change of it shall make another. No mapped name and no other owner's, role's or content's equals it.
 ///
 /// ```
 /// use slipway_kubernetes::names::derived;
-/// assert!(derived("digits", "pods").unwrap().starts_with("digits-pods-"));
+/// let pods = derived("serving", "digits", "pods", b"").unwrap();
+/// assert!(pods.starts_with("digits-pods-"));
+/// assert_ne!(pods, derived("training", "digits", "pods", b"").unwrap());
 /// ```
-pub fn derived(original: &str, role: &str) -> Result<String, NameError> {
-    derived_by_content(original, role, &[])
-}
-
-/// The same for an object that is named by what it holds.
-pub fn derived_by_content(original: &str, role: &str, content: &[u8]) -> Result<String, NameError> {
+pub fn derived(owner: &str, original: &str, role: &str, content: &[u8]) -> Result<String, NameError> {
     let name = map(original)?;
     let end = name.len().min(MAX_READABLE);
     let readable = name[..end].trim_end_matches('-');
-    let mut hashed = format!("{original}\0{role}\0").into_bytes();
+    let mut hashed = format!("{owner}\0{original}\0{role}\0").into_bytes();
     hashed.extend_from_slice(content);
     with_suffix(readable, &format!("-{role}-{}", short_hash(&hashed)))
 }

@@ -6,6 +6,7 @@ mod check;
 mod convert;
 mod lint;
 mod selectors;
+mod shape;
 mod tree;
 
 pub use convert::{Imported, LeftOut, convert};

@@ -7,7 +7,9 @@ use super::{Finding, Severity};
 pub(super) fn check(documents: &[Document], findings: &mut Vec<Finding>) {
     for document in documents {
         let root = &document.root;
-        if let Some(selector) = root.at(&["spec", "selector", "matchLabels"]) {
+        if let Some(selector) = root.at(&["spec", "selector", "matchLabels"])
+            && pod_path(document.kind()).is_some()
+        {
             own_template(root, selector, findings);
         }
         match document.kind() {
@@ -19,7 +21,7 @@ pub(super) fn check(documents: &[Document], findings: &mut Vec<Finding>) {
     }
 }
 
-fn labels<'a>(document: &'a Document) -> Option<&'a Node> {
+fn labels(document: &Document) -> Option<&Node> {
     match document.kind() {
         "Pod" => document.root.at(&["metadata", "labels"]),
         "CronJob" => document.root.at(&["spec", "jobTemplate", "spec", "template", "metadata", "labels"]),

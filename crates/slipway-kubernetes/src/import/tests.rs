@@ -93,7 +93,7 @@ fn a_sound_file_has_nothing_against_it_and_is_understood() {
         ]
     );
     assert_eq!(others.len(), 1);
-    assert_eq!((others[0].line, others[0].what.as_str()), (43, "ConfigMap other"));
+    assert_eq!((others[0].line, others[0].what.as_str()), (44, "ConfigMap other"));
 }
 
 #[test]
@@ -188,6 +188,19 @@ fn warnings_are_not_errors() {
         codes,
         [(6, "no-limits"), (6, "floating-tag"), (7, "no-limits"), (7, "floating-tag"), (8, "no-limits")]
     );
+}
+
+#[test]
+fn a_list_is_read_as_its_items() {
+    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: A_b}\n  spec: {containers: []}\n- kind: X\n";
+    assert_eq!(analyze(text).documents.len(), 2);
+    assert!(codes(text).contains(&(6, "name")));
+}
+
+#[test]
+fn words_that_kubernetes_reads_as_booleans_must_be_quoted() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - {name: a, image: \"b:1\", env: [{name: A, value: yes}, {name: B, value: 'no'}]}\n";
+    assert_eq!(codes(text), [(6, "env-value")]);
 }
 
 #[test]

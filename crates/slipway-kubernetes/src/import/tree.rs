@@ -124,8 +124,12 @@ impl Node {
             Kind::Text(text) => text.as_str().into(),
             Kind::Plain(_) if self.is_null() => Value::Null,
             Kind::Plain(text) => match text.as_str() {
-                "true" | "True" | "TRUE" => true.into(),
-                "false" | "False" | "FALSE" => false.into(),
+                "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "y" | "Y" | "on" | "On" | "ON" => {
+                    true.into()
+                }
+                "false" | "False" | "FALSE" | "no" | "No" | "NO" | "n" | "N" | "off" | "Off" | "OFF" => {
+                    false.into()
+                }
                 other => other.parse::<i64>().map(Value::from).unwrap_or_else(|_| float(other)),
             },
             Kind::List(items) => items.iter().map(Node::json).collect(),
@@ -153,6 +157,16 @@ pub(super) fn read(text: &str, findings: &mut Vec<Finding>) -> Vec<Document> {
     for (first_line, part) in parts(text) {
         let cleaned = without_tabs(&part, first_line, findings);
         match parse(&cleaned, first_line, findings) {
+            // What `kubectl get -o yaml` writes: one document with all objects.
+            Ok(Some(root)) if root.text_at(&["kind"]) == Some("List") => {
+                documents.extend(
+                    root.get("items")
+                        .map_or(&[][..], Node::items)
+                        .iter()
+                        .cloned()
+                        .map(|root| Document { root }),
+                );
+            }
             Ok(Some(root)) => documents.push(Document { root }),
             Ok(None) => {}
             Err(finding) => findings.push(finding),

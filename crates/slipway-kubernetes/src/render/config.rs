@@ -13,7 +13,7 @@ use super::pod::HTTP_PORT;
 use super::volumes::{RUN, TOOLS, model_dir, way};
 use super::{RenderError, Rendered};
 use crate::Capabilities;
-use crate::names::{self, hash};
+use crate::names::hash;
 use crate::spec::{Environment, ServiceDeployment};
 use crate::validate;
 
@@ -71,7 +71,7 @@ pub(super) fn config_map(
         let reason = format!("it has {} bytes, more than a ConfigMap holds", text.len());
         return Err(RenderError::Contradiction { what: "configuration", reason });
     }
-    let name = by_content(id, role, text.as_bytes())?;
+    let name = id.derived(role, text.as_bytes())?;
     out.add(
         format!("{why} Named by its content and never changed."),
         json!({
@@ -83,11 +83,6 @@ pub(super) fn config_map(
         }),
     );
     Ok(name)
-}
-
-fn by_content(id: &Identity, role: &str, content: &[u8]) -> Result<String, RenderError> {
-    names::derived_by_content(&id.original, role, content)
-        .map_err(|source| RenderError::Name { original: id.original.clone(), source })
 }
 
 /// The secret part of the environment; returns the name of its Secret, or `None` where there is nothing secret.
@@ -115,7 +110,7 @@ pub(super) fn secret(
         let reason = "they are larger than 1 MiB together".to_owned();
         return Err(RenderError::Contradiction { what: "secrets", reason });
     }
-    let name = by_content(id, "env", content.as_bytes())?;
+    let name = id.derived("env", content.as_bytes())?;
     out.add(
         "The secret part of the environment. Keep this file as you keep passwords.",
         json!({

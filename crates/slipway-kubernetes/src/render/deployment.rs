@@ -57,7 +57,7 @@ pub(super) fn render(
         "volumeMounts": volumes.mounts,
     });
     let mut pod = json!({
-        "serviceAccountName": id.name,
+        "serviceAccountName": id.own,
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "securityContext": pod_security(spec.image.run_as),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::labels::{ATTEMPT_LABEL, Identity, RUN_LABEL};
 use super::pod::{check_user, container_security, environment, literal, pod_security};
 use super::volumes::{Volumes, claim_name};
-use super::{RenderError, Rendered, config, derived, network_policy, rbac, resources};
+use super::{RenderError, Rendered, config, network_policy, rbac, resources};
 use crate::Capabilities;
 use crate::names;
 use crate::spec::{Gang, Launcher, Storage, TrainingRun};
@@ -38,8 +38,8 @@ pub(super) fn render(run: &TrainingRun, caps: &Capabilities) -> Result<Rendered,
     let claim = output_claim(run, &id, &mut out)?;
     if run.ranks > 1 {
         headless(&id, &mut out);
-        network_policy::for_run(run, &id, &mut out);
     }
+    network_policy::for_run(run, &id, &mut out);
     let mut template = pod(run, caps, &id, &topology, &claim, secret.as_deref(), &mut out)?;
     group(run, caps, &id, &name, &mut template, &mut out);
     let spec = job_spec(run, &template);
@@ -138,7 +138,7 @@ fn output_claim(run: &TrainingRun, id: &Identity, out: &mut Rendered) -> Result<
             Ok(claim.clone())
         }
         Storage::New { size, class, shared } => {
-            let name = derived(&id.original, "output")?;
+            let name = id.derived("output", &[])?;
             out.add(
                 "Checkpoints and the model of the run; every attempt goes on from them.",
                 json!({
@@ -225,7 +225,7 @@ fn pod(
     });
     let mut pod = json!({
         "restartPolicy": "Never",
-        "serviceAccountName": id.name,
+        "serviceAccountName": id.own,
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "subdomain": (run.ranks > 1).then_some(&id.pods),

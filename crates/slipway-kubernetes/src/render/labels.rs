@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{RenderError, derived, map};
-use crate::names::NAME_ANNOTATION;
+use super::{RenderError, map};
+use crate::names::{self, NAME_ANNOTATION};
 use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun};
 
 /// Label of pods and objects of a service: its mapped name.
@@ -35,6 +35,9 @@ pub(super) struct Identity {
     pub namespace: String,
     /// Name of the Service before the pods, where `name` is taken by another.
     pub pods: String,
+    /// Name of accounts, policies and claims. A run's are not called as the run: a service may be called so.
+    pub own: String,
+    component: &'static str,
     /// Labels by which pods are found; they never change.
     pub selector: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
@@ -64,6 +67,7 @@ impl Identity {
     pub(super) fn run(run: &TrainingRun) -> Result<Self, RenderError> {
         let name = map(&run.run)?;
         let mut id = Self::new(&run.run, name.clone(), &run.namespace, "training", "ranks")?;
+        id.own.clone_from(&id.pods);
         id.selector.insert(RUN_LABEL.into(), name);
         id.labels.insert(format!("{STANDARD}/part-of"), map(&run.project)?);
         id.pod_labels.insert(ATTEMPT_LABEL.into(), run.attempt.to_string());
@@ -74,7 +78,7 @@ impl Identity {
         original: &str,
         name: String,
         namespace: &str,
-        component: &str,
+        component: &'static str,
         role: &str,
     ) -> Result<Self, RenderError> {
         let labels = BTreeMap::from([
@@ -82,15 +86,25 @@ impl Identity {
             (format!("{STANDARD}/component"), component.to_owned()),
             (format!("{STANDARD}/managed-by"), "slipway".to_owned()),
         ]);
-        Ok(Self {
-            pods: derived(original, role)?,
+        let mut id = Self {
+            pods: String::new(),
+            own: name.clone(),
+            component,
             name,
             original: original.to_owned(),
             namespace: namespace.to_owned(),
             selector: BTreeMap::new(),
             labels,
             pod_labels: BTreeMap::new(),
-        })
+        };
+        id.pods = id.derived(role, &[])?;
+        Ok(id)
+    }
+
+    /// Name of another object of the same thing, which changes with its content.
+    pub(super) fn derived(&self, role: &str, content: &[u8]) -> Result<String, RenderError> {
+        names::derived(self.component, &self.original, role, content)
+            .map_err(|source| RenderError::Name { original: self.original.clone(), source })
     }
 
     /// Labels of objects.

@@ -157,11 +157,6 @@ fn map(original: &str) -> Result<String, RenderError> {
     names::map(original).map_err(|source| RenderError::Name { original: original.to_owned(), source })
 }
 
-fn derived(original: &str, role: &str) -> Result<String, RenderError> {
-    names::derived(original, role)
-        .map_err(|source| RenderError::Name { original: original.to_owned(), source })
-}
-
 /// Objects are written with `null` where something is not asked for; the API server shall not see it.
 fn strip_nulls(value: &mut serde_json::Value) {
     match value {

@@ -39,13 +39,18 @@ pub(super) fn for_service(
     Ok(())
 }
 
-/// Ranks reach each other and the cluster's DNS.
+/// Ranks reach each other and the cluster's DNS; a rank alone reaches nothing, as on one host.
 pub(super) fn for_run(run: &TrainingRun, id: &Identity, out: &mut Rendered) {
     let each_other = json!({"podSelector": {"matchLabels": id.selector}});
     let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
-    let egress = if run.egress { json!([{}]) } else { json!([{ "to": [each_other] }, dns]) };
-    let ingress = json!([{ "from": [each_other] }]);
-    add("Whom the ranks reach: each other and the cluster's DNS.", id, &ingress, &egress, out);
+    let alone = run.ranks == 1;
+    let egress = match (run.egress, alone) {
+        (true, _) => json!([{}]),
+        (false, true) => json!([]),
+        (false, false) => json!([{ "to": [each_other] }, dns]),
+    };
+    let ingress = if alone { json!([]) } else { json!([{ "from": [each_other] }]) };
+    add("Whom the ranks reach, and who reaches them.", id, &ingress, &egress, out);
 }
 
 fn add(why: &str, id: &Identity, ingress: &Value, egress: &Value, out: &mut Rendered) {
@@ -54,7 +59,7 @@ fn add(why: &str, id: &Identity, ingress: &Value, egress: &Value, out: &mut Rend
         json!({
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": id.metadata(),
+            "metadata": id.metadata_as(&id.own),
             "spec": {
                 "podSelector": {"matchLabels": id.selector},
                 "policyTypes": ["Ingress", "Egress"],

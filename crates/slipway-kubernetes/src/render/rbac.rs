@@ -14,7 +14,7 @@ pub(super) fn no_token_account(id: &Identity, out: &mut Rendered) {
         json!({
             "apiVersion": "v1",
             "kind": "ServiceAccount",
-            "metadata": id.metadata(),
+            "metadata": id.metadata_as(&id.own),
             "automountServiceAccountToken": false,
         }),
     );

@@ -119,7 +119,7 @@ fn claim_template(
         json!({
             "apiVersion": format!("resource.k8s.io/{version}"),
             "kind": "ResourceClaimTemplate",
-            "metadata": id.metadata(),
+            "metadata": id.metadata_as(&id.own),
             "spec": {"spec": {"devices": {"requests": [request]}}},
         }),
     );
@@ -186,7 +186,7 @@ pub(super) fn place(
         pod["imagePullSecrets"] = names.collect();
     }
     if let Some(Gpus::Claim { .. }) = gpus {
-        pod["resourceClaims"] = json!([{ "name": CLAIM, "resourceClaimTemplateName": id.name }]);
+        pod["resourceClaims"] = json!([{ "name": CLAIM, "resourceClaimTemplateName": id.own }]);
     }
     Ok(())
 }

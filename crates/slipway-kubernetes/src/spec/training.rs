@@ -76,7 +76,7 @@ pub enum Launcher {
     Torchrun,
     /// The command itself, with `TF_CONFIG`.
     TensorFlow,
-    /// `mpirun` in the first pod, `sshd` in the others; the image has both.
+    /// `mpirun` in the first pod, `sshd` in the others. The image has both, and keys that let its user in.
     Mpi,
 }
 
