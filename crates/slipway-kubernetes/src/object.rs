@@ -2,11 +2,22 @@
 
 use serde_json::Value;
 
+use crate::names::NAME_ANNOTATION;
+
 /// An object to apply or to write to a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     json: Value,
     why: String,
+}
+
+/// Who has an object already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// Something of Slipway's with this name.
+    Named(&'a str),
+    /// Something that Slipway did not make.
+    Stranger,
 }
 
 /// What identifies an object in a cluster, the version of its API aside.
@@ -72,7 +83,38 @@ impl Object {
         }
     }
 
+    /// Whose object of this name the cluster has already, if it is not this one's: another name that is mapped alike, or
+    /// something that Slipway did not make. `live` is what the cluster has.
+    pub fn taken_by<'a>(&self, live: &'a Value) -> Option<Owner<'a>> {
+        let annotation = |object: &'a Value| object["metadata"]["annotations"][NAME_ANNOTATION].as_str();
+        let ours = self.json["metadata"]["annotations"][NAME_ANNOTATION].as_str();
+        match annotation(live) {
+            None if ours.is_some() => Some(Owner::Stranger),
+            Some(other) if Some(other) != ours => Some(Owner::Named(other)),
+            _ => None,
+        }
+    }
+
     fn text(&self, pointer: &str) -> &str {
         self.json.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn another_names_object_is_not_taken_over() {
+        let live = |name: Option<&str>| {
+            let annotations = name.map(|name| json!({ NAME_ANNOTATION: name })).unwrap_or_default();
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "annotations": annotations}})
+        };
+        let object = Object::new("x", live(Some("模型")));
+        assert_eq!(object.taken_by(&live(Some("模型"))), None);
+        assert_eq!(object.taken_by(&live(Some("型"))), Some(Owner::Named("型")));
+        assert_eq!(object.taken_by(&live(None)), Some(Owner::Stranger));
+        assert_eq!(object.key().kind, "Service");
     }
 }

@@ -71,15 +71,16 @@ pub(super) fn plan(
             out.warn(format!("the cluster serves no custom metrics, so nothing scales by {}", metric.name));
         }
     }
+    if metrics.is_empty() {
+        out.warn(format!("nothing scales the service: {} replicas run, as declared", spec.spec.replicas));
+        return Ok(None);
+    }
     if wanted.min == 0 {
         out.warn(if spec.gateway.is_some() {
             "the autoscaler keeps one pod: Slipway scales to none, and the gateway holds the request that wakes it"
         } else {
             "the service keeps one pod: to scale to none, it needs the gateway, which holds the request that wakes it"
         });
-    }
-    if metrics.is_empty() {
-        return Ok(None);
     }
     Ok(Some(Scaling { min: wanted.min.max(1), max: wanted.max, metrics }))
 }

@@ -31,7 +31,7 @@ pub(super) fn render(
     scaling: Option<&Scaling>,
     out: &mut Rendered,
 ) -> Result<(), RenderError> {
-    check_user(spec.image.run_as)?;
+    check_user(spec.image.run_as, out)?;
     let wanted = wanted_resources(spec, scaling, out);
     let way = way(&spec.model, caps);
     let mut volumes = Volumes::default();

@@ -17,9 +17,9 @@ const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const DRAIN_SECONDS: u64 = 60;
 
 pub(super) fn render(gateway: &GatewayDeployment, caps: &Capabilities) -> Result<Rendered, RenderError> {
-    check_user(gateway.image.run_as)?;
     let id = Identity::gateway(gateway)?;
     let mut out = Rendered::default();
+    check_user(gateway.image.run_as, &mut out)?;
     if gateway.replicas < 2 {
         out.warn("the gateway has fewer than two pods: while its pod moves, no service is reached");
     }

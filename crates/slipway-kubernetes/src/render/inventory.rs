@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{RenderError, namespace};
@@ -18,6 +18,21 @@ pub const KINDS_ANNOTATION: &str = "applyset.kubernetes.io/contains-group-kinds"
 const TOOLING_ANNOTATION: &str = "applyset.kubernetes.io/tooling";
 /// Name of the ConfigMap that is the parent.
 pub const PARENT: &str = "slipway-inventory";
+
+/// Kinds that pods refer to, which may not vanish before them.
+const LAST: [&str; 5] =
+    ["ConfigMap", "Secret", "ServiceAccount", "PersistentVolumeClaim", "ResourceClaimTemplate"];
+
+/// An object to delete, and only if it still is the one that was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doomed {
+    /// What identifies it.
+    pub key: ObjectKey,
+    /// Its `apiVersion`.
+    pub api_version: String,
+    /// Its UID, the precondition of the deletion: another object may have its name by then.
+    pub uid: String,
+}
 
 /// The set of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +66,26 @@ impl ApplySet {
     /// Whether an object that the cluster has is a member.
     pub fn has(&self, object: &serde_json::Value) -> bool {
         object["metadata"]["labels"][PART_OF_LABEL] == self.id.as_str()
+    }
+
+    /// What of `live`, the objects that the cluster has, is to be deleted: members that are wanted no more. What is no
+    /// member, has no UID, or is being deleted already is left alone. In the order in which it is deleted: what others
+    /// refer to goes last.
+    pub fn prune(&self, live: &[Value], wanted: &[Object]) -> Vec<Doomed> {
+        let wanted: BTreeSet<ObjectKey> = wanted.iter().map(Object::key).collect();
+        let mut doomed: Vec<Doomed> = live
+            .iter()
+            .filter(|object| self.has(object) && object["metadata"]["deletionTimestamp"].is_null())
+            .filter_map(|object| {
+                let uid = object["metadata"]["uid"].as_str()?.to_owned();
+                let object = Object::new("", object.clone());
+                let key = object.key();
+                let ours = key.namespace == self.namespace && !wanted.contains(&key);
+                ours.then(|| Doomed { api_version: object.api_version().to_owned(), key, uid })
+            })
+            .collect();
+        doomed.sort_by_key(|one| (LAST.contains(&one.key.kind.as_str()), one.key.clone()));
+        doomed
     }
 
     /// The parent: it tells which kinds to look through, so it must name those that are there and those that will be.
@@ -103,5 +138,41 @@ mod tests {
         let parent = set.parent(&keys);
         assert_eq!(parent.json()["metadata"]["annotations"][KINDS_ANNOTATION], "Deployment.apps");
         assert!(check_object(parent.json()).is_empty());
+    }
+
+    #[test]
+    fn prunes_members_only_and_by_uid() {
+        let set = ApplySet::new("team-a").unwrap();
+        let object = |kind: &str, name: &str, uid: &str| {
+            let mut one = [Object::new(
+                "x",
+                json!({"apiVersion": "v1", "kind": kind,
+                    "metadata": {"name": name, "namespace": "team-a", "uid": uid}}),
+            )];
+            set.adopt(&mut one);
+            let [one] = one;
+            one
+        };
+        let wanted = [object("Service", "kept", "1")];
+        let mut stranger = object("Service", "stranger", "2").json().clone();
+        stranger["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "slipway"});
+        let mut going = object("Service", "going", "3").json().clone();
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let mut elsewhere = object("Service", "elsewhere", "4").json().clone();
+        elsewhere["metadata"]["namespace"] = "team-b".into();
+        let mut nameless = object("Service", "no-uid", "5").json().clone();
+        nameless["metadata"]["uid"] = Value::Null;
+        let live = [
+            wanted[0].json().clone(),
+            stranger,
+            going,
+            elsewhere,
+            nameless,
+            object("ConfigMap", "old", "6").json().clone(),
+            object("Service", "old", "7").json().clone(),
+        ];
+        let doomed = set.prune(&live, &wanted);
+        let told: Vec<(&str, &str)> = doomed.iter().map(|d| (d.key.kind.as_str(), d.uid.as_str())).collect();
+        assert_eq!(told, [("Service", "7"), ("ConfigMap", "6")]);
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn render(run: &TrainingRun, caps: &Capabilities) -> Result<Rendered,
         .map_err(|source| RenderError::Name { original: run.run.clone(), source })?;
     let topology = topology(run, &id, &name)?;
     let mut out = Rendered::default();
+    check_user(run.image.run_as, &mut out)?;
     if run.gang == Gang::Emulated && run.ranks > 1 {
         out.warn("nothing in the cluster starts all ranks together: if some find no node, the attempt ends and is tried again");
     }
@@ -60,7 +61,6 @@ pub(super) fn render(run: &TrainingRun, caps: &Capabilities) -> Result<Rendered,
 
 fn check(run: &TrainingRun, caps: &Capabilities) -> Result<(), RenderError> {
     let wrong = |what, reason: &str| Err(RenderError::Contradiction { what, reason: reason.to_owned() });
-    check_user(run.image.run_as)?;
     if run.command.is_empty() {
         return wrong("command", "it is empty");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::RenderError;
+use super::{RenderError, Rendered};
 use crate::capabilities::{Capabilities, Version};
 use crate::spec::{Environment, RunAs};
 use crate::validate;
@@ -27,14 +27,20 @@ pub(super) fn pod_security(run_as: RunAs) -> Value {
     }
 }
 
-/// Refuses the contradiction of a user 0 that is said not to be root.
-pub(super) fn check_user(run_as: RunAs) -> Result<(), RenderError> {
+/// Refuses the contradiction of a user 0 that is said not to be root, and warns of root.
+pub(super) fn check_user(run_as: RunAs, out: &mut Rendered) -> Result<(), RenderError> {
     match run_as {
+        RunAs::Root => {
+            out.warn(
+                "the image runs as root, which a namespace with the `restricted` pod security standard refuses: add a USER to its Dockerfile",
+            );
+            Ok(())
+        }
         RunAs::User { uid: 0, .. } => Err(RenderError::Contradiction {
             what: "image",
             reason: "its user is 0, which is root".to_owned(),
         }),
-        _ => Ok(()),
+        RunAs::User { .. } => Ok(()),
     }
 }
 

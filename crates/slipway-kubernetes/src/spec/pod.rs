@@ -122,14 +122,24 @@ pub struct Toleration {
     pub seconds: Option<i64>,
 }
 
-/// Environment besides what is in the open.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Environment besides what is in the open. Its `Debug` shows no values.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Environment {
     /// Values that are kept in a Secret of ours.
     pub secrets: BTreeMap<String, String>,
     /// Values of Secrets that exist in the namespace.
     pub secret_refs: Vec<SecretRef>,
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.secrets.keys().collect();
+        f.debug_struct("Environment")
+            .field("secrets", &names)
+            .field("secret_refs", &self.secret_refs)
+            .finish()
+    }
 }
 
 /// One key of a Secret as an environment variable.

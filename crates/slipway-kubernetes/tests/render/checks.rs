@@ -230,6 +230,43 @@ fn the_model_comes_by_the_best_way_that_there_is() {
 }
 
 #[test]
+fn secrets_stay_in_their_secret() {
+    let mut spec = plain_service();
+    spec.environment.secrets = [("API_KEY".to_owned(), "hunter2".to_owned())].into();
+    assert!(!format!("{spec:?}").contains("hunter2"));
+    let rendered = render_service(&spec, &Capabilities::default()).unwrap();
+    for object in rendered.objects.iter().filter(|object| object.kind() != "Secret") {
+        assert!(
+            !object.json().to_string().contains("hunter2")
+                && !object.json().to_string().contains("aHVudGVyMg")
+        );
+    }
+    let secret = find(&rendered.objects, "Secret").unwrap();
+    assert_eq!((&secret["data"]["API_KEY"], &secret["immutable"]), (&json!("aHVudGVyMg=="), &json!(true)));
+    let env = find(&rendered.objects, "Deployment")
+        .unwrap()
+        .pointer("/spec/template/spec/containers/0/env/1")
+        .unwrap();
+    assert_eq!(env["valueFrom"]["secretKeyRef"]["name"], secret["metadata"]["name"]);
+}
+
+#[test]
+fn what_the_cluster_lacks_is_said() {
+    let mut spec = plain_service();
+    spec.image.run_as = RunAs::Root;
+    spec.spec.limits.pids = Some(10);
+    spec.autoscaling = Some(Autoscaling { min: 0, max: 2, ..Default::default() });
+    let warnings = render_service(&spec, &Capabilities::default()).unwrap().warnings.join("\n");
+    for expected in ["runs as root", "limit of processes", "no metrics API", "2 replicas run"] {
+        assert!(warnings.contains(expected), "{expected}: {warnings}");
+    }
+    let metrics = Capabilities { metrics_api: true, ..Capabilities::default() };
+    let warnings = render_service(&spec, &metrics).unwrap().warnings.join("\n");
+    assert!(warnings.contains("needs the gateway") && !warnings.contains("replicas run"), "{warnings}");
+    assert_eq!(render_service(&plain_service(), &Capabilities::default()).unwrap().warnings, [""; 0]);
+}
+
+#[test]
 fn a_change_of_configuration_makes_another_object() {
     let caps = Capabilities::default();
     let name = |objects: &[Object]| find(objects, "ConfigMap").unwrap()["metadata"]["name"].clone();
