@@ -20,8 +20,9 @@ const TOOLING_ANNOTATION: &str = "applyset.kubernetes.io/tooling";
 pub const PARENT: &str = "slipway-inventory";
 
 /// Kinds that pods refer to, which may not vanish before them.
-const LAST: [&str; 5] =
-    ["ConfigMap", "Secret", "ServiceAccount", "PersistentVolumeClaim", "ResourceClaimTemplate"];
+const LAST: [&str; 4] = ["ConfigMap", "Secret", "ServiceAccount", "ResourceClaimTemplate"];
+/// Holds data: it goes when its run is deleted by name, never because something is wanted no more.
+const KEPT: &str = "PersistentVolumeClaim";
 
 /// An object to delete, and only if it still is the one that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,12 +65,12 @@ impl ApplySet {
     }
 
     /// Whether an object that the cluster has is a member.
-    pub fn has(&self, object: &serde_json::Value) -> bool {
+    pub fn has(&self, object: &Value) -> bool {
         object["metadata"]["labels"][PART_OF_LABEL] == self.id.as_str()
     }
 
     /// What of `live`, the objects that the cluster has, is to be deleted: members that are wanted no more. What is no
-    /// member, has no UID, or is being deleted already is left alone. In the order in which it is deleted: what others
+    /// member, has no UID, holds data, or is being deleted already is left alone. In the order in which it is deleted: what others
     /// refer to goes last.
     pub fn prune(&self, live: &[Value], wanted: &[Object]) -> Vec<Doomed> {
         let wanted: BTreeSet<ObjectKey> = wanted.iter().map(Object::key).collect();
@@ -80,7 +81,7 @@ impl ApplySet {
                 let uid = object["metadata"]["uid"].as_str()?.to_owned();
                 let object = Object::new("", object.clone());
                 let key = object.key();
-                let ours = key.namespace == self.namespace && !wanted.contains(&key);
+                let ours = key.namespace == self.namespace && key.kind != KEPT && !wanted.contains(&key);
                 ours.then(|| Doomed { api_version: object.api_version().to_owned(), key, uid })
             })
             .collect();
@@ -168,6 +169,7 @@ mod tests {
             going,
             elsewhere,
             nameless,
+            object("PersistentVolumeClaim", "checkpoints", "8").json().clone(),
             object("ConfigMap", "old", "6").json().clone(),
             object("Service", "old", "7").json().clone(),
         ];
