@@ -171,7 +171,8 @@ fn resources(random: &mut Random, caps: &Capabilities) -> PodResources {
 fn placement(random: &mut Random) -> Placement {
     let affinities = [
         json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
-            "weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname"}}]}}),
+            "weight": 1, "podAffinityTerm": {
+                "topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "noisy"}}}}]}}),
         json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["a", "b"]}]},
             {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]},
