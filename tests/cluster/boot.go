@@ -69,11 +69,6 @@ func boot(arguments []string) error {
 }
 
 func launch(state, pause string, settings *Settings, api, registry *os.File) error {
-	created, err := makeHostFolders()
-	if err != nil {
-		return err
-	}
-	settings.Created = created
 	// Known from here on, so that `down` finds what a failure below leaves.
 	if err := settings.write(state); err != nil {
 		return err
@@ -214,25 +209,6 @@ func connect(s *Settings) error {
 		}
 	}
 	return nil
-}
-
-// makeHostFolders makes the folders that the cluster mounts over, and tells which were new, the innermost first.
-func makeHostFolders() ([]string, error) {
-	var created []string
-	for folder := range hostFolders {
-		var missing []string
-		for path := folder; path != "/"; path = filepath.Dir(path) {
-			if _, err := os.Stat(path); err == nil {
-				break
-			}
-			missing = append(missing, path)
-		}
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return nil, err
-		}
-		created = append(missing, created...)
-	}
-	return created, nil
 }
 
 // startTime tells a process from a later one of the same number: field 22 of its stat.

@@ -142,26 +142,26 @@ func mounts(state string) error {
 			return err
 		}
 	}
+	if err := os.Chmod(shared+"/tmp", 0o777|os.ModeSticky); err != nil {
+		return err
+	}
 	// etcd warns about a folder that others may read.
 	if err := os.Chmod(shared+"/etcd", 0o700); err != nil {
 		return err
 	}
-	for folder, from := range hostFolders {
-		if err := bind(filepath.Join(shared, from), folder, false); err != nil {
+	// Nothing is made on the host's own file systems: another cluster may run there, and each would have to know whether
+	// it is the last.
+	if err := syscall.Mount("tmpfs", "/var/lib", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("cannot mount /var/lib: %w", err)
+	}
+	for _, mount := range []struct{ from, to string }{
+		{"tmp", "/tmp"}, {"volumes", "/tmp/hostpath_pv"}, {"log", "/var/log"}, {"kubelet", "/var/lib/kubelet"}, {"cni", "/var/lib/cni"},
+	} {
+		if err := bind(filepath.Join(shared, mount.from), mount.to, true); err != nil {
 			return err
 		}
 	}
-	if err := bind(shared+"/log", "/var/log", false); err != nil {
-		return err
-	}
 	return kernelFiles()
-}
-
-// hostFolders are fixed names in the programs, and what stands for them.
-var hostFolders = map[string]string{
-	"/var/lib/kubelet": "kubelet",
-	"/var/lib/cni":     "cni",
-	"/tmp/hostpath_pv": "volumes",
 }
 
 // kernelFiles hides settings of the whole machine behind files that say what the kubelet wants to read.

@@ -32,8 +32,6 @@ type Settings struct {
 	// Pid is the first process of the cluster, as the host sees it, and Started its start in clock ticks.
 	Pid     int    `json:"pid"`
 	Started uint64 `json:"started"`
-	// Created are folders that did not exist before, the innermost first.
-	Created []string `json:"created,omitempty"`
 }
 
 func (s *Settings) prefix() string    { return fmt.Sprintf("10.%d", 213+s.Index) }

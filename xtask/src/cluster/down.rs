@@ -30,19 +30,6 @@ pub fn down(state: &State) -> Result<(), Error> {
     {
         left.push(error.chain());
     }
-    for folder in &cluster.created {
-        match std::fs::remove_dir(folder) {
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty
-                ) =>
-            {
-                left.push(format!("folder {}: {error}", folder.display()));
-            }
-            _ => {}
-        }
-    }
     // The folder says what else there is to remove, so it goes last.
     if left.is_empty()
         && let Err(error) = std::fs::remove_dir_all(state.folder())

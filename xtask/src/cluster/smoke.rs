@@ -7,10 +7,13 @@ use super::error::Error;
 use super::kubectl::Kubectl;
 use super::programs;
 use super::state::{State, root};
+use super::up::NODE;
 
 const NAMESPACE: &str = "slipway-smoke";
 const FULL_NAME: &str = "web.slipway-smoke.svc.cluster.local";
 const LIMIT: Duration = Duration::from_secs(60);
+/// The kubelet removes logs of pods that are gone once a minute.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 /// Programs of busybox that the pods call.
 const APPLETS: &[&str] = &[
     "sh", "cat", "df", "head", "hostname", "httpd", "id", "ls", "mkdir", "mv", "nslookup", "sed", "sleep",
@@ -23,6 +26,7 @@ pub fn smoke(state: &State) -> Result<(), Error> {
         return Err(Error::NodeNotReady("the cluster was started without one".into()));
     }
     let kubectl = Kubectl::new(state)?;
+    kubectl.get(&["wait", "--for=condition=Ready", "--timeout=10s", &format!("node/{NODE}")])?;
     kubectl.get(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait"])?;
     let image = push(&kubectl)?;
     let manifest = manifest(state, &image)?;
@@ -46,7 +50,11 @@ impl Smoke<'_> {
     fn deployment(&self) -> Result<(), Error> {
         self.kubectl.get(&["create", "namespace", NAMESPACE])?;
         // Its controller makes it a moment later, and pods by themselves are refused until then.
-        self.get("the namespace's account", &["get", "serviceaccount", "default", "--output", "name"], |_| true)?;
+        self.get(
+            "the namespace's account",
+            &["get", "serviceaccount", "default", "--output", "name"],
+            |_| true,
+        )?;
         let start = Instant::now();
         self.kubectl.get(&["apply", "--server-side", "--filename", &self.manifest.to_string_lossy()])?;
         self.get(
@@ -71,11 +79,16 @@ impl Smoke<'_> {
         self.get("the client runs", &["get", "pod", "client", "-o", "jsonpath={.status.phase}"], |text| {
             text == "Running"
         })?;
-        for (how, host) in [("its address", address.trim()), ("its name", "web"), ("its full name", FULL_NAME)] {
+        for (how, host) in
+            [("its address", address.trim()), ("its name", "web"), ("its full name", FULL_NAME)]
+        {
             let start = Instant::now();
             let url = format!("http://{host}/");
             let page = self.inside("client", &["fetch", &url], |text| text.starts_with("web-"))?;
-            done(&format!("exec, and the service from a pod by {how}, {url}: {} answers", page.trim()), start);
+            done(
+                &format!("exec, and the service from a pod by {how}, {url}: {} answers", page.trim()),
+                start,
+            );
         }
         Ok(())
     }
@@ -158,7 +171,7 @@ impl Smoke<'_> {
         let start = Instant::now();
         self.kubectl.get(&["delete", "namespace", NAMESPACE, "--wait", "--timeout=60s"])?;
         let folders = [self.state.folder().join("volumes"), self.state.folder().join("log/pods")];
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + REMOVAL_LIMIT;
         loop {
             let left: Vec<_> = folders.iter().flat_map(|folder| entries(folder)).collect();
             if left.is_empty() {

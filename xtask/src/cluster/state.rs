@@ -29,8 +29,6 @@ pub struct Cluster {
     pub registry_port: u16,
     pub pid: i32,
     started: u64,
-    #[serde(default)]
-    pub created: Vec<PathBuf>,
 }
 
 impl Cluster {
@@ -146,8 +144,7 @@ mod tests {
     fn a_process_with_another_start_is_another() {
         let pid = std::process::id().cast_signed();
         let started = start_time(pid).unwrap();
-        let mut cluster =
-            Cluster { index: 0, kubelet: true, registry_port: 1, pid, started, created: Vec::new() };
+        let mut cluster = Cluster { index: 0, kubelet: true, registry_port: 1, pid, started };
         assert!(cluster.lives());
         cluster.started += 1;
         assert!(!cluster.lives());
