@@ -164,7 +164,7 @@ fn fingerprint(source: &Path) -> Result<String, Error> {
     });
     for entry in walk {
         let entry = entry.map_err(|error| Error::io("read", source)(error.into()))?;
-        if entry.file_type().is_file() && !is_smoke(entry.path()) {
+        if entry.file_type().is_file() && !beside(entry.path()) {
             files.push(entry.into_path());
         }
     }
@@ -179,9 +179,10 @@ fn fingerprint(source: &Path) -> Result<String, Error> {
     Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What the smoke test applies is no part of the programs.
-fn is_smoke(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("smoke"))
+/// Files that are no part of the programs.
+fn beside(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("smoke") || name.ends_with("_test.go") || name.ends_with(".md")
 }
 
 /// The version that a go.mod requires.
@@ -275,6 +276,22 @@ fn text(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_sources_decide_whether_to_build() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("main.go", "a");
+        let first = fingerprint(folder.path()).unwrap();
+        write("main_test.go", "b");
+        write("README.md", "c");
+        write("smoke.yaml", "d");
+        std::fs::create_dir(folder.path().join("other")).unwrap();
+        write("other/go.mod", "module other");
+        assert_eq!(fingerprint(folder.path()).unwrap(), first);
+        write("main.go", "e");
+        assert_ne!(fingerprint(folder.path()).unwrap(), first);
+    }
 
     #[test]
     fn finds_a_required_version() {

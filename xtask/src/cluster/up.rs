@@ -69,7 +69,12 @@ pub fn up(state: &State, args: &Args) -> Result<(), Error> {
     let programs = programs::ensure()?;
     let start = Instant::now();
     eprintln!("==> starting a cluster in {}", state.folder().display());
-    boot(state, args, &programs)?;
+    boot(state, args, &programs).inspect_err(|_| {
+        eprintln!(
+            "    logs are in {}; `cargo xtask cluster down` removes them",
+            state.folder().join("logs").display()
+        );
+    })?;
     eprintln!("    the API is served after {:.1} s", start.elapsed().as_secs_f64());
     let mut stand_in = args.no_kubelet && args.nodes.is_none();
     if !args.no_kubelet {
