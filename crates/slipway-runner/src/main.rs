@@ -2,14 +2,19 @@
 //!
 //! `slipway-runner [CONFIG]` reads a [`slipway_types::service::RunnerConfig`], by default from
 //! `/slipway/runner.json`. It exits with 0 after SIGTERM, with 1 when it cannot serve, with 2 on wrong usage.
+//!
+//! In a pod it is the only program that is sure to be there, so it does two more things: `slipway-runner copy SOURCE TARGET`
+//! fills a volume from an image, and `slipway-runner wait SECONDS` lets time pass before a container ends.
 
 #![forbid(unsafe_code)]
 
 mod config;
+mod copy;
 mod listen;
 mod python;
 mod reap;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,17 +35,28 @@ const DEFAULT_CONFIG: &str = "/slipway/runner.json";
 const START_TIME: Duration = Duration::from_secs(600);
 /// Longest time that requests get to finish after SIGTERM.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// Longest `wait`: no pod gets more time to end.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let mut arguments = std::env::args_os().skip(1);
-    let path = arguments.next().map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from);
-    if arguments.next().is_some() || path.as_os_str().is_empty() {
-        tracing::error!("usage: slipway-runner [CONFIG]");
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).take(4).collect();
+    let Some(task) = Task::read(&arguments) else {
+        tracing::error!(
+            "usage: slipway-runner [CONFIG], slipway-runner copy SOURCE TARGET, or slipway-runner wait SECONDS"
+        );
         return ExitCode::from(2);
-    }
-    match run(&path) {
+    };
+    let outcome = match task {
+        Task::Serve(config) => run(&config),
+        Task::Copy { source, target } => copy::folder(&source, &target).map_err(Into::into),
+        Task::Wait(time) => {
+            std::thread::sleep(time);
+            Ok(())
+        }
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut message = error.to_string();
@@ -51,6 +67,32 @@ fn main() -> ExitCode {
             }
             tracing::error!("{message}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Task {
+    Serve(PathBuf),
+    Copy { source: PathBuf, target: PathBuf },
+    Wait(Duration),
+}
+
+impl Task {
+    fn read(arguments: &[OsString]) -> Option<Self> {
+        match arguments {
+            [] => Some(Self::Serve(PathBuf::from(DEFAULT_CONFIG))),
+            [word, source, target] if word == "copy" && !source.is_empty() && !target.is_empty() => {
+                Some(Self::Copy { source: source.into(), target: target.into() })
+            }
+            [word, seconds] if word == "wait" => {
+                let seconds = seconds.to_str()?.parse::<u64>().ok().filter(|s| *s <= MAX_WAIT.as_secs())?;
+                Some(Self::Wait(Duration::from_secs(seconds)))
+            }
+            [word] if word == "copy" || word == "wait" => None,
+            [config] if !config.is_empty() => Some(Self::Serve(config.into())),
+            _ => None,
         }
     }
 }
@@ -114,4 +156,33 @@ fn watch_signals(stop: CancellationToken) -> std::io::Result<()> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_command_line() {
+        let read = |words: &[&str]| Task::read(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(read(&[]), Some(Task::Serve(DEFAULT_CONFIG.into())));
+        assert_eq!(read(&["/etc/slipway/runner.json"]), Some(Task::Serve("/etc/slipway/runner.json".into())));
+        assert_eq!(read(&["wait", "5"]), Some(Task::Wait(Duration::from_secs(5))));
+        let copy = Task::Copy { source: "/model".into(), target: "/target".into() };
+        assert_eq!(read(&["copy", "/model", "/target"]), Some(copy));
+        for wrong in [
+            &[""][..],
+            &["copy"],
+            &["copy", "/model"],
+            &["copy", "/model", ""],
+            &["copy", "/model", "/target", "more"],
+            &["wait"],
+            &["wait", "-1"],
+            &["wait", "1.5"],
+            &["wait", "86401"],
+            &["a.json", "b.json"],
+        ] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
 }
