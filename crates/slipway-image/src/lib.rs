@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod carrier;
 pub mod model;
 pub mod registry;
 pub mod store;

@@ -65,6 +65,12 @@ impl Reference {
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
+    /// The same repository by digest, without a tag.
+    #[must_use]
+    pub fn with_digest(&self, digest: Digest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
     /// The short form that listings show: without `docker.io/` and `library/`.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
@@ -252,6 +258,7 @@ mod tests {
         let digest = Digest::from_sha256([7; 32]);
         let reference: Reference = format!("a/b@{digest}").parse().unwrap();
         assert_eq!((reference.tag(), reference.digest()), (None, Some(&digest)));
+        assert_eq!("a/b:1".parse::<Reference>().unwrap().with_digest(digest), reference);
         assert!(!reference.is_floating());
     }
 

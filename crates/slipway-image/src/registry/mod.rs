@@ -7,6 +7,7 @@
 
 mod artifact;
 mod auth;
+mod carry;
 mod challenge;
 mod compress;
 mod download;
@@ -17,6 +18,7 @@ mod http;
 mod ingest;
 mod login;
 mod manifest;
+mod offline;
 mod pull;
 mod push;
 mod request_error;
@@ -39,7 +41,8 @@ pub use self::error::{
 };
 pub(crate) use self::fetch::digest_of;
 pub use self::manifest::Descriptor;
-pub(crate) use self::manifest::{MAX_CONFIG, MAX_MANIFEST, Manifest, OCI_MANIFEST};
+pub(crate) use self::manifest::{MAX_CONFIG, MAX_MANIFEST, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+pub use self::offline::manifest_of;
 pub use self::pull::Pulled;
 
 use self::http::RetryPolicy;
@@ -47,6 +50,7 @@ pub(crate) use self::http::{TlsFault, tls_fault};
 use self::pull::Pull;
 use self::push::Push;
 use self::shared::Shared;
+use crate::carrier::Carrier;
 use crate::store::Store;
 
 /// Gives the credentials of a registry (`docker.io`, `host:port`), if there are any. Asked when a registry wants them.
@@ -119,6 +123,19 @@ impl Registry {
         progress: Progress,
     ) -> Result<Digest, PushError> {
         Push::new(&self.shared, store, reference, progress).await?.artifact(manifest, reference).await
+    }
+
+    /// Sends an image of files; returns whether anything had to be sent. Its layer is written while it moves.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    pub async fn push_carrier(
+        &self,
+        carrier: &Carrier,
+        reference: &Reference,
+        progress: Progress,
+    ) -> Result<bool, PushError> {
+        carry::push(&self.shared, carrier, reference, progress).await
     }
 
     /// Brings a model artifact into the store; returns the manifest's digest. Nothing keeps it there but a lease that the

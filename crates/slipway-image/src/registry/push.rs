@@ -33,10 +33,10 @@ pub(crate) struct Push<'a> {
 }
 
 /// A manifest, ready to be sent.
-struct Ready {
-    bytes: Bytes,
-    media_type: String,
-    digest: Digest,
+pub(super) struct Ready {
+    pub bytes: Bytes,
+    pub media_type: String,
+    pub digest: Digest,
 }
 
 impl<'a> Push<'a> {
@@ -135,16 +135,7 @@ impl<'a> Push<'a> {
     async fn stored_manifest(&self, digest: &Digest) -> Result<(Manifest, Ready), PushError> {
         let (store, wanted) = (self.store.clone(), digest.clone());
         let bytes = self.blocking(move || store.read_blob(&wanted, MAX_MANIFEST)).await?;
-        let invalid = |reason: String| PushError::Invalid { manifest: digest.clone(), reason };
-        match read_document(&bytes, None) {
-            Ok(Document::Manifest(manifest)) => {
-                let media_type = manifest.content_type().to_owned();
-                Ok((manifest, Ready { bytes: bytes.into(), media_type, digest: digest.clone() }))
-            }
-            Ok(Document::Index(_)) => Err(invalid("it is an index".to_owned())),
-            Err(super::manifest::DocumentError::MediaType(t)) => Err(invalid(format!("its type is `{t}`"))),
-            Err(super::manifest::DocumentError::Invalid(reason)) => Err(invalid(reason)),
-        }
+        read_stored(digest, bytes)
     }
 
     /// An image that was built here: its layers are compressed, its manifest is written now. Both come out the same
@@ -166,25 +157,9 @@ impl<'a> Push<'a> {
         }
         let sent: HashMap<Digest, Descriptor> =
             futures_util::stream::iter(work).buffer_unordered(PARALLEL).try_collect().await?;
-        let config = Descriptor {
-            media_type: OCI_CONFIG.to_owned(),
-            digest: image.id.clone(),
-            size: image.raw_config.len() as u64,
-            annotations: BTreeMap::new(),
-        };
-        self.config(&config, image).await?;
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(OCI_MANIFEST.to_owned()),
-            artifact_type: None,
-            config,
-            layers: image.layers.iter().filter_map(|diff_id| sent.get(diff_id).cloned()).collect(),
-            annotations: BTreeMap::new(),
-        };
-        let bytes: Bytes = serde_json::to_vec(&manifest)
-            .map_err(|e| PushError::Invalid { manifest: image.id.clone(), reason: e.to_string() })?
-            .into();
-        Ok(Ready { digest: digest_of(&bytes), bytes, media_type: OCI_MANIFEST.to_owned() })
+        let ready = manifest_of_built(image, &sent)?;
+        self.config(&config_of(image), image).await?;
+        Ok(ready)
     }
 
     async fn built_layer(
@@ -254,6 +229,11 @@ impl<'a> Push<'a> {
 
     async fn manifest(&self, ready: &Ready, reference: &Reference) -> Result<(), PushError> {
         let target = reference.tag().unwrap_or(ready.digest.as_str());
+        // Some registries let a tag be written once only, even with the same content.
+        let there = self.uploader.has_manifest(&ready.digest, &ready.media_type, target).await;
+        if there.map_err(|e| self.request(e))? {
+            return Ok(());
+        }
         self.uploader.manifest(&ready.bytes, &ready.media_type, target).await.map_err(|e| self.request(e))
     }
 
@@ -300,8 +280,50 @@ impl<'a> Push<'a> {
     }
 }
 
+/// A manifest from the store.
+pub(super) fn read_stored(digest: &Digest, bytes: Vec<u8>) -> Result<(Manifest, Ready), PushError> {
+    let invalid = |reason: String| PushError::Invalid { manifest: digest.clone(), reason };
+    match read_document(&bytes, None) {
+        Ok(Document::Manifest(manifest)) => {
+            let media_type = manifest.content_type().to_owned();
+            Ok((manifest, Ready { bytes: bytes.into(), media_type, digest: digest.clone() }))
+        }
+        Ok(Document::Index(_)) => Err(invalid("it is an index".to_owned())),
+        Err(super::manifest::DocumentError::MediaType(t)) => Err(invalid(format!("its type is `{t}`"))),
+        Err(super::manifest::DocumentError::Invalid(reason)) => Err(invalid(reason)),
+    }
+}
+
+fn config_of(image: &StoredImage) -> Descriptor {
+    Descriptor {
+        media_type: OCI_CONFIG.to_owned(),
+        digest: image.id.clone(),
+        size: image.raw_config.len() as u64,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// The manifest of an image whose layers are sent as these blobs.
+pub(super) fn manifest_of_built(
+    image: &StoredImage,
+    sent: &HashMap<Digest, Descriptor>,
+) -> Result<Ready, PushError> {
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(OCI_MANIFEST.to_owned()),
+        artifact_type: None,
+        config: config_of(image),
+        layers: image.layers.iter().filter_map(|diff_id| sent.get(diff_id).cloned()).collect(),
+        annotations: BTreeMap::new(),
+    };
+    let bytes: Bytes = serde_json::to_vec(&manifest)
+        .map_err(|e| PushError::Invalid { manifest: image.id.clone(), reason: e.to_string() })?
+        .into();
+    Ok(Ready { digest: digest_of(&bytes), bytes, media_type: OCI_MANIFEST.to_owned() })
+}
+
 /// The compressed forms that a layer can be sent in, best first. What was pulled keeps its form, whatever was asked.
-fn known_forms(
+pub(super) fn known_forms(
     store: &Store,
     diff_id: &Digest,
     compression: Compression,
@@ -320,7 +342,7 @@ fn known_forms(
     Ok(forms)
 }
 
-fn descriptor(form: &LayerBlob) -> Descriptor {
+pub(super) fn descriptor(form: &LayerBlob) -> Descriptor {
     Descriptor {
         media_type: oci_layer_type(&form.media_type).to_owned(),
         digest: form.digest.clone(),

@@ -1,6 +1,7 @@
 //! The client against a registry of our own that can be told to misbehave, and against Debian's `docker-registry`.
 
 mod auth;
+mod carry;
 mod fake;
 mod fixtures;
 mod lies;

@@ -1,12 +1,13 @@
-//! Blobs and manifests from the store to a registry.
+//! Blobs and manifests to a registry.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use futures_util::{Stream, StreamExt};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, Url};
 use slipway_types::Digest;
 use slipway_types::image::BlobState;
@@ -18,6 +19,7 @@ use super::error::RequestError;
 use super::http::{Call, Session};
 use super::manifest::Descriptor;
 use super::shared::BlobProgress;
+use crate::carrier::Layer;
 use crate::store::Store;
 
 /// An upload that moves no byte, or whose end is not confirmed, for this long is dead.
@@ -32,6 +34,8 @@ const READ_SIZE: usize = 128 << 10;
 pub(crate) enum Content {
     Store(Store),
     Memory(Bytes),
+    /// Written while it is sent.
+    Layer(Arc<Layer>),
 }
 
 /// Sends to one repository.
@@ -200,13 +204,16 @@ impl Uploader {
         content: &Content,
         moved: &Arc<AtomicU64>,
     ) -> Result<RequestBuilder, RequestError> {
-        let store = match content {
+        let pieces = match content {
             Content::Memory(bytes) => return Ok(request.body(bytes.clone())),
-            Content::Store(store) => store,
+            Content::Store(store) => {
+                let failed = |source| RequestError::LocalBlob { digest: blob.digest.clone(), source };
+                // By its path: the store's own look-up may wait for a collection, and this thread must not.
+                let file = std::fs::File::open(store.blob_path(&blob.digest)).map_err(failed)?;
+                ReaderStream::with_capacity(tokio::fs::File::from_std(file), READ_SIZE).boxed()
+            }
+            Content::Layer(layer) => written(Arc::clone(layer)).boxed(),
         };
-        let failed = |source| RequestError::LocalBlob { digest: blob.digest.clone(), source };
-        // By its path: the store's own look-up may wait for a collection, and this thread must not.
-        let file = std::fs::File::open(store.blob_path(&blob.digest)).map_err(failed)?;
         let mut progress = BlobProgress::new(
             Arc::clone(&self.progress),
             blob.digest.clone(),
@@ -215,15 +222,43 @@ impl Uploader {
         );
         let moved = Arc::clone(moved);
         let mut done = 0;
-        let stream =
-            ReaderStream::with_capacity(tokio::fs::File::from_std(file), READ_SIZE).inspect(move |piece| {
-                if let Ok(piece) = piece {
-                    done += piece.len() as u64;
-                    moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                    progress.at(done);
-                }
-            });
+        let stream = pieces.inspect(move |piece| {
+            if let Ok(piece) = piece {
+                done += piece.len() as u64;
+                moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                progress.at(done);
+            }
+        });
         Ok(request.body(Body::wrap_stream(stream)))
+    }
+
+    /// Whether a tag or digest names this manifest already. A registry that does not say so gets it once more.
+    pub async fn has_manifest(
+        &self,
+        digest: &Digest,
+        media_type: &str,
+        target: &str,
+    ) -> Result<bool, RequestError> {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_str(media_type) {
+            headers.insert(ACCEPT, value);
+        }
+        let call = Call {
+            method: Method::HEAD,
+            url: self.session.url(&self.repository, &format!("manifests/{target}")),
+            headers,
+            scope: &self.scope(),
+            what: &format!("manifest {}:{target}", self.repository),
+        };
+        match self.session.shared.retries.run(|| self.session.send(&call)).await {
+            Ok(response) => {
+                let said = response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
+                Ok(said.and_then(|text| text.parse::<Digest>().ok()).as_ref() == Some(digest))
+            }
+            Err(e @ (RequestError::Unauthorized { .. } | RequestError::Certificate { .. })) => Err(e),
+            Err(e) if e.is_transient() || matches!(e, RequestError::Connect { .. }) => Err(e),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Puts a manifest in place; `target` is a tag or the manifest's digest.
@@ -267,6 +302,42 @@ impl Uploader {
         let mut progress =
             BlobProgress::new(Arc::clone(&self.progress), blob.digest.clone(), state, Some(blob.size));
         progress.enter(state, blob.size);
+    }
+}
+
+/// The bytes of a layer, written by a thread that ends when nobody takes them any more.
+fn written(layer: Arc<Layer>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let mut out = Pieces { sender: sender.clone() };
+        let mut buffered = io::BufWriter::with_capacity(READ_SIZE, &mut out);
+        let outcome = layer.write_to(&mut buffered);
+        if let Err(error) = outcome {
+            let mut reason = error.to_string();
+            if let Some(source) = std::error::Error::source(&error) {
+                reason = format!("{reason}: {source}");
+            }
+            // What is buffered would only look like the end of a whole layer.
+            let _ = buffered.into_parts();
+            let _ = sender.blocking_send(Err(io::Error::other(reason)));
+        }
+    });
+    futures_util::stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+struct Pieces {
+    sender: tokio::sync::mpsc::Sender<io::Result<Bytes>>,
+}
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(bytes);
+        self.sender.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

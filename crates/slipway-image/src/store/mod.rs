@@ -26,6 +26,7 @@ mod import;
 mod index;
 mod layers;
 mod lease;
+mod lookup;
 mod names;
 mod pins;
 mod prune;

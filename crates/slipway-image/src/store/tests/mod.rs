@@ -5,6 +5,7 @@ mod collect;
 mod crash;
 mod images;
 mod layers;
+mod lookup;
 mod space;
 mod unpack;
 
