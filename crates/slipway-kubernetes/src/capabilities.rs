@@ -74,6 +74,23 @@ impl Version {
     }
 }
 
+/// A text that is no version that is supported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no supported version of Kubernetes: expected {oldest} or newer, such as `1.33`", oldest = Version::OLDEST)]
+pub struct InvalidVersion(pub String);
+
+impl std::str::FromStr for Version {
+    type Err = InvalidVersion;
+
+    /// Reads `1.33`, and what clusters say of themselves: `v1.33.4+k3s1`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        numbers(text)
+            .map(|(major, minor)| Self { major, minor })
+            .filter(|version| version.major == 1 && *version >= Self::OLDEST)
+            .ok_or_else(|| InvalidVersion(text.to_owned()))
+    }
+}
+
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -281,6 +298,16 @@ mod tests {
             assert!(!discover("36", &apis, Some(&nodes(old))).unwrap().image_volumes, "{old}");
         }
         assert!(!discover("34", &apis, Some(&new)).unwrap().image_volumes);
+    }
+
+    #[test]
+    fn versions_are_read_as_clusters_write_them() {
+        for text in ["1.33", "v1.33.4+k3s1", "v1.33.0"] {
+            assert_eq!(text.parse(), Ok(Version::v1(33)), "{text}");
+        }
+        for bad in ["", "1", "33", "1.28", "2.0", "1.x", "1.33 "] {
+            assert!(bad.parse::<Version>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl ReplicaEngine {
         Self { native, models, files, ready: Mutex::new(BTreeSet::new()) }
     }
 
+    /// What is mounted into every replica besides its image and its model.
+    pub fn serving_files(&self) -> &ServingFiles {
+        &self.files
+    }
+
     /// Ids of the replicas of a service, running or not.
     pub fn of_service(&self, service: &str) -> Result<Vec<ContainerId>, NativeError> {
         let mut ids = self.native.ids()?;

@@ -43,3 +43,4 @@ pub use rootfs::{OverlayError, mount_detached};
 pub use shim::{SpawnError, shim_main};
 pub use signal::parse_signal;
 pub use sweep::{Leak, PruneError, SweepError, check, prune};
+pub use user::{UserError, user_ids};

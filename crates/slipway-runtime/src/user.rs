@@ -27,13 +27,27 @@ pub(crate) struct ResolvedUser {
 
 /// Why a user is not known.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UserError {
+pub enum UserError {
+    /// There is no such user.
     #[error("no user `{0}` in the container's /etc/passwd")]
     NoUser(String),
+    /// There is no such group.
     #[error("no group `{0}` in the container's /etc/group")]
     NoGroup(String),
+    /// A file cannot be read.
     #[error("cannot read the container's {file}: {reason}")]
-    Read { file: &'static str, reason: String },
+    Read {
+        /// Which.
+        file: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// User and group id of `user[:group]`, by the texts of `/etc/passwd` and `/etc/group`; empty is root. As containers of
+/// this host have it.
+pub fn user_ids(passwd: &str, group: &str, user: &str) -> Result<(u32, u32), UserError> {
+    resolve_in(passwd, group, user).map(|found| (found.uid, found.gid))
 }
 
 /// Looks `user[:group]` up inside `root`; empty is root.

@@ -12,6 +12,7 @@ pub mod event;
 pub mod image;
 pub mod model;
 pub mod project;
+pub mod publish;
 pub mod reference;
 pub mod run;
 pub mod service;

@@ -7,6 +7,7 @@ mod daemon;
 mod env_vars;
 mod failure;
 mod interrupt;
+mod owned_folder;
 mod printer;
 mod progress;
 mod project_file;

@@ -43,6 +43,12 @@ impl Printer {
         self.colour
     }
 
+    /// Whether colours may be used on standard output.
+    pub fn colour_out(&self) -> bool {
+        let no_colour = std::env::var_os(env_vars::NO_COLOR).is_some_and(|v| !v.is_empty());
+        std::io::stdout().is_terminal() && !no_colour
+    }
+
     /// A line of the result.
     pub fn line(&self, text: impl AsRef<str>) {
         // A reader that went away (`| head`) is no error of ours.

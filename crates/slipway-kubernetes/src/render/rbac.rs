@@ -6,6 +6,7 @@ use super::labels::Identity;
 use super::{RenderError, Rendered, namespace};
 use crate::Capabilities;
 use crate::names::NAME_ANNOTATION;
+use crate::validate;
 
 /// An account without a token: pods that serve or train have no business with the API.
 pub(super) fn no_token_account(id: &Identity, out: &mut Rendered) {
@@ -20,20 +21,36 @@ pub(super) fn no_token_account(id: &Identity, out: &mut Rendered) {
     );
 }
 
-/// The Role that the engine needs in its namespace, bound to a user or a service account where one is named.
+/// The Role that the engine needs in its namespace, called `name`, bound to a user or a service account where one is
+/// given. A service account of the same namespace is made.
 pub fn render_engine_role(
     in_namespace: &str,
+    name: &str,
     subject: Option<&Subject>,
     caps: &Capabilities,
 ) -> Result<Rendered, RenderError> {
-    const NAME: &str = "slipway-engine";
     namespace(in_namespace)?;
+    validate::dns_1123_label(name)
+        .map_err(|source| RenderError::Invalid { what: "name of the role", source })?;
     let mut out = Rendered::default();
-    let metadata = json!({
-        "name": NAME, "namespace": in_namespace,
-        "labels": {"app.kubernetes.io/name": NAME, "app.kubernetes.io/managed-by": "slipway"},
-        "annotations": {NAME_ANNOTATION: NAME},
-    });
+    let metadata_as = |object: &str| {
+        json!({
+            "name": object, "namespace": in_namespace,
+            "labels": {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "slipway"},
+            "annotations": {NAME_ANNOTATION: object},
+        })
+    };
+    let metadata = metadata_as(name);
+    if let Some(Subject::ServiceAccount { namespace, name: account }) = subject
+        && namespace == in_namespace
+    {
+        validate::dns_1123_subdomain(account)
+            .map_err(|source| RenderError::Invalid { what: "service account", source })?;
+        out.add(
+            "The account that the engine uses; `kubectl create token` gives it a token.",
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata_as(account)}),
+        );
+    }
     out.add(
         "Everything that Slipway does in this namespace.",
         json!({
@@ -46,7 +63,7 @@ pub fn render_engine_role(
             "Who may do it.",
             json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
                 "subjects": [subject.json()?],
             }),
         );

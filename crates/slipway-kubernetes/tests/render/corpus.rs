@@ -97,7 +97,10 @@ fn case(seed: u64) -> Case {
         }
         _ => {
             let subject = subject(&mut random);
-            (format!("role {subject:?}"), render_engine_role("team-a", subject.as_ref(), &caps))
+            (
+                format!("role {subject:?}"),
+                render_engine_role("team-a", "slipway-engine", subject.as_ref(), &caps),
+            )
         }
     };
     let mut rendered = rendered.unwrap_or_else(|error| panic!("{seed}: {error:?}\n{what}"));

@@ -113,7 +113,8 @@ fn the_gateway_and_the_roles() {
     };
     check("gateway", &render_gateway(&gateway, &modern()).unwrap().objects);
     let subject = Subject::ServiceAccount { namespace: "ci".into(), name: "slipway".into() };
-    let mut objects = render_engine_role("team-a", Some(&subject), &modern()).unwrap().objects;
+    let mut objects =
+        render_engine_role("team-a", "slipway-engine", Some(&subject), &modern()).unwrap().objects;
     let set = ApplySet::new("team-a").unwrap();
     let keys: Vec<_> = objects.iter().map(Object::key).collect();
     set.adopt(&mut objects);

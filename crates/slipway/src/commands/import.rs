@@ -1,5 +1,7 @@
 //! `slipway import`
 
+mod kubernetes;
+
 use std::path::{Path, PathBuf};
 
 use slipway_types::Digest;
@@ -8,9 +10,25 @@ use super::Context;
 use crate::failure::{self, Failure};
 use crate::query;
 
-/// Make an image from the tar of a root file system
+/// Make an image from the tar of a root file system, or a project from Kubernetes manifests
+///
+/// A tar that is called `kubernetes` is written `./kubernetes`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    kind: Option<Kind>,
+    #[command(flatten)]
+    tar: Option<Tar>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Kind {
+    Kubernetes(kubernetes::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Tar {
     /// The tar, plain or compressed with gzip or zstd; `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -24,6 +42,11 @@ pub struct Args {
 
 /// Imports.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let args = match (&args.kind, &args.tar) {
+        (Some(Kind::Kubernetes(args)), _) => return kubernetes::run(context, args),
+        (None, Some(tar)) => tar,
+        (None, None) => return Err(Failure::usage("name the tar, and the image that it becomes")),
+    };
     let id = if args.file == Path::new("-") {
         upload(context, &args.name, &args.changes, std::io::stdin())?
     } else {

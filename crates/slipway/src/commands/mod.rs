@@ -5,8 +5,10 @@ mod build;
 mod daemon;
 mod delete;
 mod deploy;
+mod engine;
 mod events;
 mod exec;
+mod export;
 mod gateway;
 mod images;
 mod import;
@@ -82,6 +84,8 @@ pub enum Command {
     Scale(scale::Args),
     Delete(delete::Args),
     Predict(predict::Args),
+    Export(export::Args),
+    Engine(engine::Args),
     Events(events::Args),
     System(system::Args),
     Daemon(daemon::Args),
@@ -139,6 +143,8 @@ pub fn run(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Scale(args) => scale::run(context, &args),
         Command::Delete(args) => delete::run(context, &args),
         Command::Predict(args) => predict::run(context, &args),
+        Command::Export(args) => export::run(context, args),
+        Command::Engine(args) => engine::run(context, &args),
         Command::Events(args) => events::run(context, &args),
         Command::System(args) => system::run(context, &args),
         Command::Daemon(args) => daemon::run(context, &args),

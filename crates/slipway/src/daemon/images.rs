@@ -123,11 +123,7 @@ pub fn push(
 ) -> Result<TransferEvent, ApiError> {
     let reference = reference(name)?;
     let image = find(app, name)?;
-    let compression = match compression {
-        None | Some("gzip") => Compression::Gzip,
-        Some("zstd") => Compression::Zstd,
-        Some(other) => return Err(invalid(&format!("`{other}` is no compression: expected gzip or zstd"))),
-    };
+    let compression = self::compression(compression)?;
     let registry = client(app)?;
     let manifest = app
         .handle
@@ -135,6 +131,15 @@ pub fn push(
         .map_err(|e| push_error(&app.store, &e))?;
     app.event(&format!("image/{}", reference.familiar()), "image.pushed", &format!("{manifest} was pushed."));
     Ok(TransferEvent::Finished { reference: reference.to_string(), manifest, image })
+}
+
+/// Reads the name of a compression; gzip when there is none.
+pub fn compression(name: Option<&str>) -> Result<Compression, ApiError> {
+    match name {
+        None | Some("gzip") => Ok(Compression::Gzip),
+        Some("zstd") => Ok(Compression::Zstd),
+        Some(other) => Err(invalid(&format!("`{other}` is no compression: expected gzip or zstd"))),
+    }
 }
 
 /// Makes an image of a root file system's tar. `pairs` has one `name` and any number of `change`s.

@@ -12,6 +12,7 @@ mod images;
 mod leftovers;
 mod logs;
 mod models;
+mod publish;
 mod reconciler;
 mod runs;
 mod services;

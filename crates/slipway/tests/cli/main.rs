@@ -4,11 +4,15 @@
 mod support;
 
 mod build;
+mod cluster;
 mod containers;
 mod crash;
 mod deploy;
+mod engine;
+mod export;
 mod faults;
 mod images;
+mod import_kubernetes;
 mod inflight;
 mod models;
 mod registry;

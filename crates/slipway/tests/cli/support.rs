@@ -259,9 +259,14 @@ pub fn free_port() -> u16 {
 
 /// One HTTP request to loopback: status and body; status 0 when nobody answers.
 pub fn http(port: u16, method: &str, path: &str, body: &str) -> (u16, String) {
+    http_at((std::net::Ipv4Addr::LOCALHOST, port).into(), method, path, body)
+}
+
+/// One HTTP request to an address: status and body; status 0 when nobody answers.
+pub fn http_at(address: std::net::SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     use std::io::Read;
     let exchange = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         write!(
             stream,

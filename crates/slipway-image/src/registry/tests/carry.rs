@@ -30,7 +30,7 @@ async fn a_carrier_is_sent_once_and_is_an_image() {
     fake.forget();
     let events = Events::default();
     assert!(!plain_client().push_carrier(&carrier, &name, events.progress()).await.unwrap());
-    assert_eq!(events.states(), [BlobState::Exists]);
+    assert!(events.states().iter().all(|state| *state == BlobState::Exists));
     assert_eq!(fake.seen(Method::PUT, "/").len() + fake.seen(Method::POST, "/").len(), 0);
 
     let back = store();

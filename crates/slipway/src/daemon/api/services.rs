@@ -5,18 +5,22 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Query, State};
+use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
+use slipway_types::image::TransferEvent;
+use slipway_types::publish::{PublishEvent, PublishRequest};
 use slipway_types::service::ServiceStatus;
 
-use super::super::{App, services};
-use super::{Answer, Body, blocking};
+use super::super::{App, publish, services};
+use super::{Answer, Body, blocking, stream};
 
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/services", get(list).post(declare))
         .route("/v1/service", get(status).delete(delete))
         .route("/v1/services/scale", post(scale))
+        .route("/v1/services/publish", post(publish))
 }
 
 async fn list(State(app): State<Arc<App>>) -> Answer<Vec<ServiceStatus>> {
@@ -61,4 +65,18 @@ struct Scale {
 
 async fn scale(State(app): State<Arc<App>>, Body(asked): Body<Scale>) -> Answer<ServiceStatus> {
     blocking(move || services::scale(&app, &asked.name, asked.replicas)).await.map(Json)
+}
+
+async fn publish(State(app): State<Arc<App>>, Body(request): Body<PublishRequest>) -> Response {
+    stream::respond(move |lines| {
+        let progress = lines.clone();
+        let on_event: publish::OnPublish = Arc::new(move |event| match &event {
+            // Some blobs more or less are no matter, and come from threads that may not wait.
+            PublishEvent::Transfer(TransferEvent::Blob { .. }) => progress.offer(&event),
+            _ => drop(progress.send(&event)),
+        });
+        let outcome = publish::publish(&app, &request, &on_event);
+        let _ = lines
+            .send(&outcome.map_or_else(PublishEvent::Failed, |done| PublishEvent::Finished(Box::new(done))));
+    })
 }

@@ -1,0 +1,329 @@
+//! `slipway export kubernetes`
+
+use std::path::{Path, PathBuf};
+
+use hyper::Method;
+use slipway_kubernetes::capabilities::{InvalidVersion, Version};
+use slipway_kubernetes::export::{ChartName, ExportedFile, document, helm, kustomize, plain};
+use slipway_kubernetes::render::{RenderError, render_service};
+use slipway_kubernetes::spec::{
+    Autoscaling, Exposure, ImagePin, ModelContent, ModelDelivery, Placement, RouteParent, RunAs,
+    ServiceDeployment,
+};
+use slipway_kubernetes::{Capabilities, names};
+use slipway_types::image::TransferEvent;
+use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
+use slipway_types::{ApiError, ErrorCode};
+
+use super::super::Context;
+use crate::failure::{Failure, exit};
+use crate::owned_folder::OwnedFolder;
+use crate::progress::TransferProgress;
+use crate::project_file::LoadedProject;
+
+/// First version of Kubernetes in which image volumes can be switched on.
+const IMAGE_VOLUMES: Version = Version::v1(31);
+
+/// Push what a service needs to a registry and write it as YAML for `kubectl apply`; nothing of Slipway runs in the cluster
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Registry that the cluster pulls from, with a path if need be
+    #[arg(long, value_name = "HOST[:PORT][/PATH]")]
+    registry: String,
+    /// Namespace of the objects
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+    /// Write one file for each object into this folder [default: all to standard output]
+    #[arg(short, long, value_name = "FOLDER", group = "form")]
+    output: Option<PathBuf>,
+    /// Write a kustomization into this folder
+    #[arg(long, value_name = "FOLDER", group = "form")]
+    kustomize: Option<PathBuf>,
+    /// Write a Helm chart into this folder
+    #[arg(long, value_name = "FOLDER", group = "form")]
+    helm: Option<PathBuf>,
+    /// Replace files in the folder that an export did not write, or that were changed since
+    #[arg(long, requires = "form")]
+    force: bool,
+    /// Type of the Service that clients use
+    #[arg(long = "type", value_enum, default_value_t, ignore_case = true, value_name = "TYPE")]
+    kind: ServiceKind,
+    /// Port of a Service of type NodePort or LoadBalancer
+    #[arg(long, default_value_t = 80, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// Port of the nodes for type NodePort [default: the cluster chooses]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    node_port: Option<u16>,
+    /// Reach it under this host name through an Ingress
+    #[arg(long, value_name = "HOST", group = "way_in")]
+    ingress: Option<String>,
+    /// Class of the Ingress [default: the cluster's]
+    #[arg(long, value_name = "CLASS", requires = "ingress")]
+    ingress_class: Option<String>,
+    /// Secret with the certificate of the Ingress
+    #[arg(long, value_name = "SECRET", requires = "ingress")]
+    tls_secret: Option<String>,
+    /// Reach it under this host name through an HTTPRoute of the Gateway API
+    #[arg(long, value_name = "HOST", group = "way_in", requires = "gateway")]
+    route: Option<String>,
+    /// Gateway that takes the HTTPRoute
+    #[arg(long, value_name = "[NAMESPACE/]NAME", requires = "route")]
+    gateway: Option<String>,
+    /// Oldest version of Kubernetes that shall take the objects [default: 1.29]
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    kubernetes_version: Option<Version>,
+    /// Mount the model's image instead of copying it: needs the feature ImageVolume (from 1.35 by default) and containerd 2.1
+    #[arg(long)]
+    image_volumes: bool,
+    /// How many pods run [default: as many as replicas here]
+    #[arg(long, value_name = "COUNT", conflicts_with = "autoscale")]
+    replicas: Option<u32>,
+    /// Fewest and most pods, by load: needs metrics-server in the cluster
+    #[arg(long, value_name = "MIN:MAX", value_parser = range)]
+    autoscale: Option<(u32, u32)>,
+    /// Mean use of the requested CPU that autoscaling holds, in percent
+    #[arg(long, value_name = "PERCENT", requires = "autoscale", value_parser = clap::value_parser!(u32).range(1..))]
+    cpu_target: Option<u32>,
+    /// Secret of the namespace with the registry's credentials (repeatable)
+    #[arg(long = "pull-secret", value_name = "SECRET")]
+    pull_secrets: Vec<String>,
+    /// Compression of layers that no registry has yet
+    #[arg(long, value_parser = ["gzip", "zstd"], default_value = "gzip", value_name = "KIND")]
+    compression: String,
+    /// Write the files without sending anything: the registry must have the images, or get them later
+    #[arg(long)]
+    no_push: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// The declared service [default: that of the project in this folder]
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ServiceKind {
+    #[default]
+    #[value(name = "ClusterIP")]
+    ClusterIp,
+    #[value(name = "NodePort")]
+    NodePort,
+    #[value(name = "LoadBalancer")]
+    LoadBalancer,
+}
+
+fn version(text: &str) -> Result<Version, InvalidVersion> {
+    text.parse()
+}
+
+fn range(text: &str) -> Result<(u32, u32), String> {
+    let bounds = text.split_once(':').and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)));
+    bounds
+        .filter(|(min, max)| *max > 0 && min <= max)
+        .ok_or_else(|| format!("`{text}` is no range: expected the fewest and the most pods, such as `2:8`"))
+}
+
+/// Exports.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let caps = capabilities(args)?;
+    let exposure = exposure(args)?;
+    let service = match &args.service {
+        Some(service) => service.clone(),
+        None => {
+            LoadedProject::load(Path::new("."))
+                .map_err(|failure| failure.hint("name a service, or run it in the folder of a project"))?
+                .project
+                .name
+        }
+    };
+    let published = publish(context, args, service)?;
+    let spec = deployment(args, published, exposure);
+    let chart = ChartName {
+        name: names::map(&spec.spec.name).map_err(|e| Failure::usage(e.to_string()))?,
+        version: format!("0.{}.0", spec.revision),
+        app_version: spec.spec.version.to_string(),
+    };
+    let rendered = render_service(&spec, &caps).map_err(|error| render_failure(&error))?;
+    for warning in &rendered.warnings {
+        context.printer.warning(warning);
+    }
+    let (folder, files) = match (&args.output, &args.kustomize, &args.helm) {
+        (Some(folder), _, _) => (folder, plain(&rendered.objects)),
+        (_, Some(folder), _) => (folder, kustomize(&rendered.objects)),
+        (_, _, Some(folder)) => (folder, helm(&rendered.objects, &chart)),
+        (None, None, None) => {
+            let text: String = rendered.objects.iter().map(|o| format!("---\n{}", document(o))).collect();
+            context.printer.raw(text.as_bytes());
+            return Ok(0);
+        }
+    };
+    write(context, args, folder, &files)?;
+    if !args.quiet {
+        context.printer.note(match (&args.kustomize, &args.helm) {
+            (Some(_), _) => format!("apply it:  kubectl apply --server-side -k {}", folder.display()),
+            (_, Some(_)) => format!("install it:  helm install {} {}", chart.name, folder.display()),
+            _ => format!("apply it:  kubectl apply --server-side -f {}", folder.display()),
+        });
+    }
+    Ok(0)
+}
+
+/// Only what the user says of the cluster counts: nothing is asked of one.
+fn capabilities(args: &Args) -> Result<Capabilities, Failure> {
+    let mut caps = Capabilities { image_volumes: args.image_volumes, ..Capabilities::default() };
+    if let Some(version) = args.kubernetes_version {
+        caps.version = version;
+        if args.image_volumes && version < IMAGE_VOLUMES {
+            return Err(Failure::usage(format!("Kubernetes {version} has no image volumes"))
+                .hint(format!("they came with {IMAGE_VOLUMES}; without them the model is copied")));
+        }
+    } else if args.image_volumes {
+        caps.version = IMAGE_VOLUMES;
+    }
+    caps.gateway_api = args.route.is_some().then(|| "v1".to_owned());
+    caps.metrics_api = args.autoscale.is_some();
+    Ok(caps)
+}
+
+fn exposure(args: &Args) -> Result<Exposure, Failure> {
+    if let Some(host) = args.ingress.as_ref().or(args.route.as_ref()) {
+        if args.kind != ServiceKind::ClusterIp {
+            return Err(Failure::usage("--type is for a service without --ingress and --route"));
+        }
+        let parent = args.gateway.as_ref().map(|gateway| match gateway.split_once('/') {
+            Some((namespace, name)) => {
+                RouteParent { name: name.to_owned(), namespace: Some(namespace.to_owned()), section: None }
+            }
+            None => RouteParent { name: gateway.clone(), namespace: None, section: None },
+        });
+        return Ok(Exposure::Host {
+            host: host.clone(),
+            parent,
+            ingress_class: args.ingress_class.clone(),
+            tls_secret: args.tls_secret.clone(),
+        });
+    }
+    if args.node_port.is_some() && args.kind != ServiceKind::NodePort {
+        return Err(Failure::usage("--node-port needs --type NodePort"));
+    }
+    Ok(match args.kind {
+        ServiceKind::ClusterIp => Exposure::ClusterIp,
+        ServiceKind::NodePort => Exposure::NodePort { port: args.port, node_port: args.node_port },
+        ServiceKind::LoadBalancer => Exposure::LoadBalancer { port: args.port },
+    })
+}
+
+fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedService, Failure> {
+    let request = PublishRequest {
+        service,
+        registry: args.registry.clone(),
+        compression: Some(args.compression.clone()),
+        no_push: args.no_push,
+    };
+    let mut progress: Option<TransferProgress> = None;
+    let mut outcome = Err(Failure::silent(exit::FAILED));
+    context.client()?.stream(
+        Method::POST,
+        "/v1/services/publish",
+        Some(&request),
+        |event: PublishEvent| {
+            match event {
+                PublishEvent::Image { what, reference } if !args.quiet => {
+                    if let Some(before) = progress.take() {
+                        before.finish();
+                    }
+                    context.printer.note(format!("{what}: {reference}"));
+                    progress = Some(TransferProgress::new(context.printer, "pushed"));
+                }
+                PublishEvent::Image { .. } => {}
+                PublishEvent::Transfer(event @ TransferEvent::Blob { .. }) => {
+                    if let Some(progress) = &mut progress {
+                        progress.show(&event);
+                    }
+                }
+                PublishEvent::Transfer(_) => {}
+                PublishEvent::Finished(done) => outcome = Ok(*done),
+                PublishEvent::Failed(error) => outcome = Err(error.into()),
+            }
+            Ok(())
+        },
+    )?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    outcome
+}
+
+fn deployment(args: &Args, published: PublishedService, exposure: Exposure) -> ServiceDeployment {
+    let mut spec = published.spec;
+    if let Some(replicas) = args.replicas {
+        spec.replicas = replicas;
+    }
+    let run_as = match (published.uid, published.gid) {
+        (0, _) => RunAs::Root,
+        (uid, gid) => RunAs::User { uid, gid },
+    };
+    ServiceDeployment {
+        spec,
+        revision: published.revision,
+        namespace: args.namespace.clone(),
+        image: ImagePin { reference: published.image, run_as, architectures: vec![published.architecture] },
+        model: ModelContent {
+            reference: published.model,
+            format: published.format,
+            labels: published.labels,
+            delivery: ModelDelivery::Auto,
+        },
+        tools: published.tools,
+        exposure,
+        gateway: None,
+        autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
+            min,
+            max,
+            cpu_percent: args.cpu_target,
+            ..Autoscaling::default()
+        }),
+        resources: Default::default(),
+        placement: Placement { image_pull_secrets: args.pull_secrets.clone(), ..Placement::default() },
+        environment: Default::default(),
+        egress: false,
+        scrape_from: None,
+    }
+}
+
+fn write(context: &Context, args: &Args, folder: &Path, files: &[ExportedFile]) -> Result<(), Failure> {
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|file| (file.path.as_str(), file.text.as_bytes())).collect();
+    let written = OwnedFolder::open(folder)?.replace(&files, args.force)?;
+    if !args.quiet {
+        for path in &written.changed {
+            context.printer.line(folder.join(path).display().to_string());
+        }
+        for path in &written.removed {
+            context.printer.note(format!("removed {}", folder.join(path).display()));
+        }
+        if written.changed.is_empty() && written.removed.is_empty() {
+            context.printer.note("nothing changed");
+        }
+    }
+    Ok(())
+}
+
+/// Errors of rendering are mistakes in what was asked for.
+fn render_failure(error: &RenderError) -> Failure {
+    ApiError::from_error(ErrorCode::InvalidArgument, error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_have_two_ends() {
+        assert_eq!(range("2:8"), Ok((2, 8)));
+        assert_eq!(range("0:1"), Ok((0, 1)));
+        for bad in ["", "2", "8:2", "0:0", "a:b", "1:2:3", "-1:2"] {
+            assert!(range(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Brings what a service needs to a registry, so that a cluster can run it: its image, its model, and Slipway's own
+//! programs, each named by digest.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use slipway_image::carrier::{Carrier, CarrierError};
+use slipway_image::registry::{self, Compression, PushError, Registry};
+use slipway_image::store::StoredImage;
+use slipway_kubernetes::names;
+use slipway_types::image::{Platform, TransferEvent};
+use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
+use slipway_types::{ApiError, Digest, ErrorCode, Reference};
+
+use super::images::{self, OnEvent};
+use super::{App, services};
+
+/// Repository of the image with the runner and the Python worker.
+const TOOLS: &str = "slipway-tools";
+/// Folder of the tools in their image, and of a model's files in theirs.
+const TOOLS_FOLDER: &str = "slipway";
+const MODEL_FOLDER: &str = "model";
+/// Digits of a tag that is named by its content.
+const TAG_DIGITS: usize = 16;
+/// Largest `/etc/passwd` or `/etc/group` that is read.
+const MAX_ACCOUNTS: u64 = 4 << 20;
+
+/// Where the events of a publication go.
+pub type OnPublish = Arc<dyn Fn(PublishEvent) + Send + Sync>;
+
+/// Publishes the declared revision of a service.
+pub fn publish(
+    app: &App,
+    request: &PublishRequest,
+    on_event: &OnPublish,
+) -> Result<PublishedService, ApiError> {
+    let compression = images::compression(request.compression.as_deref())?;
+    let _lease = app.store.lease();
+    let record = services::find(app, &request.service)?;
+    if record.deleting {
+        let reason = format!("the service `{}` is being deleted", request.service);
+        return Err(ApiError::new(ErrorCode::Conflict, reason));
+    }
+    let revision = record.target;
+    let image = app.store.image(&revision.image_id).map_err(images::store_error)?;
+    let architecture = architecture(&image)?;
+    let (uid, gid) = user(app, &image)?;
+
+    let target = Target {
+        app,
+        registry: &request.registry,
+        client: if request.no_push { None } else { Some(images::client(app)?) },
+        on_event,
+    };
+    let platform = Platform::host();
+    let (service, model) = (mapped(&revision.spec.name)?, mapped(&revision.spec.model)?);
+    // The small ones first: a registry that refuses does so before anything large was compressed.
+    let tools = Carrier::of_folder(app.replicas.serving_files().folder(), TOOLS_FOLDER, &platform);
+    let tools = target.carrier("tools", TOOLS, &tools.map_err(carrier_error)?)?;
+    let files = Carrier::of_model(&app.store, &revision.model.manifest, MODEL_FOLDER, &platform);
+    let model = target.carrier("model", &format!("{model}-model"), &files.map_err(carrier_error)?)?;
+    let reference = target.image(&service, &revision.image_id, compression)?;
+
+    if !request.no_push {
+        app.event(
+            &format!("service/{}", request.service),
+            "service.published",
+            &format!("Revision {} is in {}.", revision.number, request.registry),
+        );
+    }
+    Ok(PublishedService {
+        revision: revision.number,
+        image: reference,
+        uid,
+        gid,
+        architecture,
+        model,
+        format: revision.model.format,
+        labels: revision.model.labels,
+        tools,
+        spec: revision.spec,
+    })
+}
+
+/// Where images go.
+struct Target<'a> {
+    app: &'a App,
+    registry: &'a str,
+    /// Absent where nothing is sent.
+    client: Option<Registry>,
+    on_event: &'a OnPublish,
+}
+
+impl Target<'_> {
+    /// A repository below the registry's path, and a tag that is named by content: it never moves, and keeps what it names
+    /// from being collected.
+    fn reference(&self, name: &str, content: &Digest) -> Result<Reference, ApiError> {
+        let registry = self.registry.trim_end_matches('/');
+        let text = format!("{registry}/{name}:{}", &content.hex()[..TAG_DIGITS]);
+        let parsed = text.parse::<Reference>().ok().filter(|_| !registry.is_empty());
+        parsed.ok_or_else(|| {
+            ApiError::new(ErrorCode::InvalidArgument, format!("`{}` is no registry", self.registry))
+                .with_hint("write `host[:port][/path]`, such as `registry.example.com/team`")
+        })
+    }
+
+    fn begins(&self, what: &str, reference: &Reference) -> OnEvent {
+        (self.on_event)(PublishEvent::Image { what: what.to_owned(), reference: reference.to_string() });
+        let on_event = Arc::clone(self.on_event);
+        Arc::new(move |event: TransferEvent| on_event(PublishEvent::Transfer(event)))
+    }
+
+    fn carrier(&self, what: &str, name: &str, carrier: &Carrier) -> Result<Reference, ApiError> {
+        let reference = self.reference(name, carrier.digest())?;
+        let progress = self.begins(what, &reference);
+        if let Some(client) = &self.client {
+            let pushed = client.push_carrier(carrier, &reference, progress);
+            self.app.handle.block_on(pushed).map_err(|e| push_error(&e))?;
+        }
+        Ok(reference.with_digest(carrier.digest().clone()))
+    }
+
+    fn image(&self, name: &str, image: &Digest, compression: Compression) -> Result<Reference, ApiError> {
+        let reference = self.reference(name, image)?;
+        let progress = self.begins("image", &reference);
+        let digest = match &self.client {
+            Some(client) => {
+                let pushed = client.push(&self.app.store, image, &reference, compression, progress);
+                self.app.handle.block_on(pushed)
+            }
+            None => registry::manifest_of(&self.app.store, image, &reference, compression),
+        };
+        Ok(reference.with_digest(digest.map_err(|e| push_error(&e))?))
+    }
+}
+
+/// The architecture of an image, which must be the one of the programs that are put into its containers.
+fn architecture(image: &StoredImage) -> Result<String, ApiError> {
+    let (own, host) = (image.config.architecture().to_string(), Platform::host().architecture);
+    if own == host {
+        return Ok(own);
+    }
+    let reason = format!("the image is for {own}, and the runner that serves in it for {host}");
+    Err(ApiError::new(ErrorCode::InvalidArgument, reason)
+        .with_hint(format!("export it on a machine with {own}, or deploy an image for {host}")))
+}
+
+/// The image's user by number: a node sees no names.
+fn user(app: &App, image: &StoredImage) -> Result<(u32, u32), ApiError> {
+    let configured = image.config.config().as_ref().and_then(|config| config.user().as_deref());
+    let read = |path: &str| -> Result<String, ApiError> {
+        let bytes = app.store.read_image_file(&image.id, Path::new(path), MAX_ACCOUNTS);
+        Ok(String::from_utf8_lossy(&bytes.map_err(images::store_error)?.unwrap_or_default()).into_owned())
+    };
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    slipway_runtime::user_ids(&passwd, &group, configured.unwrap_or_default())
+        .map_err(|error| ApiError::from_error(ErrorCode::InvalidArgument, &error))
+}
+
+fn mapped(name: &str) -> Result<String, ApiError> {
+    names::map(name).map_err(|error| ApiError::from_error(ErrorCode::InvalidArgument, &error))
+}
+
+fn carrier_error(error: CarrierError) -> ApiError {
+    ApiError::from_error(error.code(), &error)
+}
+
+fn push_error(error: &PushError) -> ApiError {
+    images::registry_error(error.code(), error.hint(), error)
+}

@@ -1,0 +1,213 @@
+//! What is exported, on a real cluster: `TEST_KUBECONFIG` names its kubeconfig, `TEST_REGISTRY` a registry that this machine
+//! and its nodes reach under one name. A cluster of `cargo xtask cluster up` has its registry's port beside its kubeconfig.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Slipway, http_at, wait_for, workspace};
+
+/// A namespace of a real cluster; deleted at the end.
+struct Cluster {
+    kubeconfig: PathBuf,
+    registry: String,
+    namespace: String,
+}
+
+impl Cluster {
+    /// `None`, said aloud, where there is no cluster.
+    fn connect(name: &str) -> Option<Self> {
+        let Some(kubeconfig) = std::env::var_os("TEST_KUBECONFIG").filter(|value| !value.is_empty()) else {
+            // Written past the test harness, which would hide it.
+            use std::io::Write;
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: TEST_KUBECONFIG names no cluster (cargo xtask cluster up prints one)"
+            );
+            return None;
+        };
+        let kubeconfig = PathBuf::from(kubeconfig);
+        let registry = std::env::var("TEST_REGISTRY").unwrap_or_else(|_| {
+            let path = kubeconfig.with_file_name("cluster.json");
+            let text =
+                std::fs::read(&path).expect("TEST_REGISTRY is set, or cluster.json is beside the kubeconfig");
+            let value: Value = serde_json::from_slice(&text).unwrap();
+            format!("127.0.0.1:{}", value["registry_port"])
+        });
+        let namespace = format!("slipway-{name}-{}", std::process::id());
+        let this = Self { kubeconfig, registry, namespace };
+        this.kubectl(&["create", "namespace", &this.namespace]);
+        Some(this)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["--namespace", &self.namespace]);
+        command.args(arguments).output().expect("kubectl is installed")
+    }
+
+    #[track_caller]
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "kubectl {arguments:?}\n{stderr}\n{}", self.state());
+        assert!(!stderr.contains("Warning:"), "kubectl {arguments:?}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What people would look at when something is wrong.
+    fn state(&self) -> String {
+        let mut text = String::new();
+        for arguments in [
+            &["get", "all", "--output", "wide"][..],
+            &["get", "events", "--sort-by", "lastTimestamp"],
+            &[
+                "logs",
+                "--selector",
+                "app.kubernetes.io/managed-by=slipway",
+                "--all-containers",
+                "--tail",
+                "30",
+            ],
+        ] {
+            let output = self.command(arguments);
+            text.push_str(&String::from_utf8_lossy(&output.stdout));
+            text.push_str(&String::from_utf8_lossy(&output.stderr));
+        }
+        text
+    }
+
+    /// Generations of everything in a folder: they grow when a specification changes.
+    fn generations(&self, folder: &str) -> Vec<(String, Value, Value)> {
+        let list: Value =
+            serde_json::from_str(&self.kubectl(&["get", "-f", folder, "--output", "json"])).unwrap();
+        let items = list["items"].as_array().unwrap().iter();
+        items
+            .map(|item| {
+                let name = format!("{} {}", item["kind"], item["metadata"]["name"]);
+                (name, item["metadata"]["generation"].clone(), item["metadata"]["uid"].clone())
+            })
+            .collect()
+    }
+
+    /// Asks a Service for a prediction: under its address where this machine reaches it, else through the API server.
+    fn predict(&self, service: &str, model: &str, request: &Path) -> Value {
+        let path = format!("/v1/models/{model}:predict");
+        let address = self.kubectl(&[
+            "get",
+            "service",
+            service,
+            "--output",
+            "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}",
+        ]);
+        let address: SocketAddr = address.parse().unwrap();
+        let body = std::fs::read_to_string(request).unwrap();
+        if std::net::TcpStream::connect_timeout(&address, Duration::from_secs(3)).is_ok() {
+            let (status, answer) = http_at(address, "POST", &path, &body);
+            assert_eq!(status, 200, "{answer}");
+            return serde_json::from_str(&answer).unwrap();
+        }
+        let raw = format!("/api/v1/namespaces/{}/services/{service}:http/proxy{path}", self.namespace);
+        serde_json::from_str(&self.kubectl(&["create", "--raw", &raw, "-f", request.to_str().unwrap()]))
+            .unwrap()
+    }
+
+    /// Applies a folder and waits until its Deployment is through.
+    fn apply(&self, folder: &str, deployment: &str) {
+        self.kubectl(&["apply", "--server-side", "-f", folder]);
+        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), "--timeout", "300s"]);
+    }
+
+    /// Deletes a folder's objects and checks that nothing stays.
+    fn delete(&self, folder: &str) {
+        self.kubectl(&["delete", "-f", folder, "--timeout", "120s"]);
+        let kinds = "pods,replicasets,deployments,services,configmaps,secrets,serviceaccounts,networkpolicies,\
+                     poddisruptionbudgets,horizontalpodautoscalers,ingresses";
+        wait_for("everything to go", Duration::from_secs(120), || {
+            let labelled =
+                ["get", kinds, "--selector", "app.kubernetes.io/managed-by=slipway", "--output", "name"];
+            self.kubectl(&labelled).trim().is_empty().then_some(())
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.state());
+        }
+        self.command(&["delete", "namespace", &self.namespace, "--wait=false"]);
+    }
+}
+
+#[test]
+fn an_exported_service_answers_as_the_native_one_does() {
+    let Some(cluster) = Cluster::connect("export") else { return };
+    const NAME: &str = "digits-sklearn";
+    let s = Slipway::new();
+    let packages = ["-p", "python3", "-p", "python3-pip", "-p", "python-is-python3"];
+    s.run(&[&["base", "debian"][..], &packages, &["-t", "slipway/python:bookworm"]].concat()).ok();
+    let project = workspace().join("examples").join(NAME);
+    let up = s.run(&["up", project.to_str().unwrap()]);
+    assert_eq!(up.code, 0, "{}\n{}", up.stdout, up.stderr);
+    let request = project.join("request.json");
+    let native: Value =
+        serde_json::from_str(&s.run(&["predict", NAME, "--file", request.to_str().unwrap()]).ok()).unwrap();
+
+    let folder = s.path("k8s");
+    let folder = folder.to_str().unwrap();
+    let export =
+        ["export", "kubernetes", NAME, "--registry", &cluster.registry, "--namespace", &cluster.namespace];
+    let export = [&export[..], &["-o", folder]].concat();
+    s.run(&[&export[..], &["--replicas", "2"]].concat()).ok();
+    cluster.apply(folder, NAME);
+    assert_eq!(cluster.predict(NAME, NAME, &request), native);
+
+    // Again: nothing differs, and nothing becomes new.
+    let before = cluster.generations(folder);
+    cluster.kubectl(&["diff", "--server-side", "-f", folder]);
+    cluster.apply(folder, NAME);
+    assert_eq!(cluster.generations(folder), before);
+    assert_eq!(before.iter().filter(|(name, ..)| name.contains("Deployment")).count(), 1, "{before:?}");
+
+    // Another shape of the same service is a change of the same objects, for newer clusters.
+    s.run(
+        &[&export[..], &["--type", "NodePort", "--kubernetes-version", "1.30", "--replicas", "1"]].concat(),
+    )
+    .ok();
+    cluster.apply(folder, NAME);
+    assert_eq!(cluster.predict(NAME, NAME, &request), native);
+    cluster.delete(folder);
+
+    // The other forms apply as well.
+    let kustomize = s.path("kustomize");
+    let kustomize = kustomize.to_str().unwrap();
+    let form =
+        ["export", "kubernetes", NAME, "--registry", &cluster.registry, "--namespace", &cluster.namespace];
+    s.run(&[&form[..], &["--kustomize", kustomize]].concat()).ok();
+    cluster.kubectl(&["apply", "--server-side", "--dry-run=server", "-k", kustomize]);
+    s.finish();
+}
+
+#[test]
+fn the_engines_role_is_accepted() {
+    let Some(cluster) = Cluster::connect("rbac") else { return };
+    let s = Slipway::new();
+    let text = s.run(&["engine", "rbac", "--namespace", &cluster.namespace]).ok();
+    let file = s.write("role.yaml", &text);
+    cluster.kubectl(&["apply", "--server-side", "-f", file.to_str().unwrap()]);
+    let account = format!("system:serviceaccount:{}:slipway", cluster.namespace);
+    for (verb, what, expected) in [
+        ("create", "deployments.apps", "yes"),
+        ("patch", "services", "yes"),
+        ("get", "pods/log", "yes"),
+        ("create", "pods", "no"),
+        ("list", "nodes", "no"),
+    ] {
+        let asked = cluster.command(&["auth", "can-i", verb, what, "--as", &account]);
+        assert_eq!(String::from_utf8_lossy(&asked.stdout).trim(), expected, "{verb} {what}");
+    }
+}
