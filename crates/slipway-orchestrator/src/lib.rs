@@ -34,6 +34,8 @@ pub use reconcile::{reconcile, unknown_services};
 pub use routes::{RouteLimits, routes};
 
 #[cfg(test)]
+mod failing_tests;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,10 @@ pub struct ServiceMemory {
 pub(crate) struct SlotMemory {
     /// Crashes in a row.
     pub crashes: u32,
+    /// Replicas in a row that ended, or could not be started, before they were ready.
+    pub failed_starts: u32,
+    /// How the last of these ended.
+    pub why: String,
     /// No start before this.
     pub not_before: Duration,
     /// A start was asked for then and its replica is not observed yet.
@@ -41,6 +45,8 @@ pub(crate) struct ReplicaMemory {
     pub revision: u64,
     pub slot: u32,
     pub state: ReplicaState,
+    /// It took requests once: before it ends it is `Draining`, which does not say so.
+    pub was_ready: bool,
     /// When it was first observed in this state.
     pub since: Duration,
     /// Order of first observation: later is newer.
@@ -80,8 +86,6 @@ pub(crate) struct RolloutMemory {
     pub last_crash: Duration,
     /// How the last one ended.
     pub reason: String,
-    /// Replicas in a row that ended, or could not be started, before any of them was ready.
-    pub failed_starts: u32,
     /// Its start was announced.
     pub announced: bool,
     /// That it stalled was announced.
@@ -99,11 +103,29 @@ impl ServiceMemory {
         self.restarts
     }
 
-    /// Why the declared revision, by its number, does not come up: as many of its replicas in a row as make a rollout
-    /// stall ended before any was ready.
+    /// Why the declared revision, by its number, does not come up: in one slot, as many of its replicas in a row as
+    /// make a rollout stall ended before they were ready. Slots that start at once fail at once for one passing cause,
+    /// so they are not counted together.
     pub fn failing(&self, policy: &Policy) -> Option<(u64, &str)> {
-        let rollout = &self.rollout;
-        (rollout.failed_starts >= policy.stall_after).then_some((rollout.revision, rollout.reason.as_str()))
+        let revision = self.rollout.revision;
+        let slots = self.slots.range((revision, 0)..=(revision, u32::MAX)).map(|(_, slot)| slot);
+        let worst = slots.max_by_key(|slot| slot.failed_starts)?;
+        (worst.failed_starts >= policy.stall_after).then_some((revision, worst.why.as_str()))
+    }
+
+    /// A user asked for the service again, perhaps after mending what was outside of it: what failed before counts no
+    /// more and waits for nothing.
+    pub fn try_again(&mut self) {
+        for slot in self.slots.values_mut() {
+            *slot = SlotMemory { starting: slot.starting, ..SlotMemory::default() };
+        }
+    }
+
+    /// The service is not to be: one that is declared under its name later has nothing to do with it.
+    pub(crate) fn absent(&mut self) {
+        self.rollout = RolloutMemory::default();
+        self.slots.retain(|_, slot| slot.starting.is_some());
+        self.try_again();
     }
 
     /// Tells that an action of the last plan failed. A failed start counts as a crash of its slot; other actions are
@@ -149,12 +171,13 @@ impl ServiceMemory {
         memory.starting = None;
         let wait = policy.backoff(memory.crashes);
         memory.not_before = now + wait;
+        if life == Life::NeverReady {
+            memory.failed_starts = memory.failed_starts.saturating_add(1);
+            reason.clone_into(&mut memory.why);
+        }
         if revision == self.rollout.revision {
             self.rollout.crashes = self.rollout.crashes.saturating_add(1);
             self.rollout.last_crash = now;
-            if life == Life::NeverReady {
-                self.rollout.failed_starts = self.rollout.failed_starts.saturating_add(1);
-            }
             reason.clone_into(&mut self.rollout.reason);
         }
         wait

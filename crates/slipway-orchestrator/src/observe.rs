@@ -64,6 +64,7 @@ pub(crate) fn observe(
         }
         let before = known.clone();
         known.state = replica.state;
+        known.was_ready |= took_requests(replica.state);
         known.since = now;
         match replica.state {
             ReplicaState::Stopped => {
@@ -73,8 +74,8 @@ pub(crate) fn observe(
             }
             ReplicaState::Ready => {
                 known.load_failed = None;
-                if replica.revision == memory.rollout.revision {
-                    memory.rollout.failed_starts = 0;
+                if let Some(slot) = memory.slots.get_mut(&(replica.revision, replica.slot)) {
+                    slot.failed_starts = 0;
                 }
                 note("replica.ready", format!("{} is ready.", name(&replica.container, &before)));
             }
@@ -107,6 +108,7 @@ fn first_seen(replica: &ObservedReplica, now: Duration) -> ReplicaMemory {
         revision: replica.revision,
         slot: replica.slot,
         state: replica.state,
+        was_ready: took_requests(replica.state),
         since: now,
         first_seen: now,
         // The mark outlives the daemon; why it was set does not, and to retire is the usual reason.
@@ -114,6 +116,11 @@ fn first_seen(replica: &ObservedReplica, now: Duration) -> ReplicaMemory {
         ending: (replica.state == ReplicaState::Draining).then_some(Ending::Retired),
         asked: None,
     }
+}
+
+/// Whether a replica in this state was ready, now or before.
+fn took_requests(state: ReplicaState) -> bool {
+    matches!(state, ReplicaState::Ready | ReplicaState::Unready)
 }
 
 /// Records the end of a replica. `last` is how it was known before it ended.
@@ -131,8 +138,8 @@ fn ended(
         return;
     }
     let life = match last.state {
+        _ if !last.was_ready => Life::NeverReady,
         ReplicaState::Ready if now.saturating_sub(last.since) >= policy.healthy_after => Life::Healthy,
-        ReplicaState::Starting => Life::NeverReady,
         _ => Life::Ready,
     };
     // It was stopped for this; how its process ended then says nothing.

@@ -7,7 +7,7 @@ use slipway_types::service::ReplicaState;
 
 use crate::decide::{Live, decide, runs};
 use crate::engine::{ObservedReplica, Revision, StartReplica};
-use crate::memory::{Ending, RolloutMemory, ServiceMemory, Step, first_line};
+use crate::memory::{Ending, ReplicaMemory, RolloutMemory, ServiceMemory, Step, first_line};
 use crate::observe::{name, observe};
 use crate::plan::{Absence, Action, Desired, Notice, Plan, Rollout};
 use crate::policy::Policy;
@@ -93,6 +93,12 @@ impl Pass<'_> {
                 || stable.is_some_and(|s| s.number == *revision)
         });
         self.expire_starts(memory);
+        let ready = |r: &&ReplicaMemory| r.revision == target.number && r.state == ReplicaState::Ready;
+        if memory.replicas.values().filter(ready).count() >= target.spec.replicas as usize {
+            // Slots that are not needed any more would say for ever that they fail.
+            let slots = memory.slots.range_mut((target.number, 0)..=(target.number, u32::MAX));
+            slots.for_each(|(_, slot)| slot.failed_starts = 0);
+        }
         self.stop_sick(memory);
         let live = self.live(memory);
         // A sick replica keeps its place until it stopped: its replacement then waits out the back-off.
@@ -125,6 +131,7 @@ impl Pass<'_> {
     }
 
     fn absent(&mut self, service: &str, why: Absence, nothing_left: bool, memory: &mut ServiceMemory) {
+        memory.absent();
         self.expire_starts(memory);
         let starting = memory.slots.values().any(|slot| slot.starting.is_some());
         if nothing_left && !starting {

@@ -112,12 +112,12 @@ impl World {
         all.into_iter().find(|r| r.revision == revision && r.state == state).unwrap().container
     }
 
-    fn happened(&self, kind: &str) -> usize {
+    pub fn happened(&self, kind: &str) -> usize {
         self.kinds.iter().filter(|k| **k == kind).count()
     }
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn starts_the_declared_number_and_completes_once() {
