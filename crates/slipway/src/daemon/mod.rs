@@ -6,6 +6,7 @@ mod builds;
 mod containers;
 mod credentials;
 mod data_plane;
+mod failing;
 mod fingerprint;
 mod git;
 mod images;
@@ -19,7 +20,7 @@ mod services;
 mod state;
 mod up;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ pub struct App {
     /// Replicas as the reconciler last saw them.
     seen: Mutex<Option<Vec<ObservedReplica>>>,
     /// Revisions of services that do not come up, and why.
-    failing: Mutex<BTreeMap<String, (u64, String)>>,
+    failing: Mutex<failing::Failing>,
     stopping: AtomicBool,
     stop: Notify,
 }
@@ -116,17 +117,23 @@ impl App {
 
     /// Why a revision of a service does not come up, as the reconciler last found.
     pub fn failing(&self, service: &str, revision: u64) -> Option<String> {
-        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        failing.get(service).filter(|(number, _)| *number == revision).map(|(_, reason)| reason.clone())
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).of(service, revision)
     }
 
     /// Replaces what [`App::failing`] gives for a service.
     pub fn set_failing(&self, service: &str, failing: Option<(u64, &str)>) {
-        let mut all = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        match failing {
-            Some((revision, reason)) => all.insert(service.to_owned(), (revision, reason.to_owned())),
-            None => all.remove(service),
-        };
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).set(service, failing);
+    }
+
+    /// A user asked for a service: what failed before counts no more, and it is tried at once.
+    pub fn try_again(&self, service: &str) {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).try_again(service);
+        self.changed.notify_one();
+    }
+
+    /// Whether [`App::try_again`] was called since this was asked last.
+    pub fn take_try_again(&self, service: &str) -> bool {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).take(service)
     }
 
     /// Records an event; a database that cannot is reported in the log and stops nothing.
@@ -206,7 +213,7 @@ impl App {
             busy: Mutex::new(BTreeSet::new()),
             run_fate: Mutex::new(()),
             seen: Mutex::new(None),
-            failing: Mutex::new(BTreeMap::new()),
+            failing: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         }

@@ -119,6 +119,9 @@ impl Reconciler {
         let restarts = record.map_or(0, |record| record.restarts);
         let memory =
             self.memories.entry(service.clone()).or_insert_with(|| ServiceMemory::with_restarts(restarts));
+        if self.app.take_try_again(&service) {
+            memory.try_again();
+        }
         let now = self.origin.elapsed();
         let plan = reconcile(desired, observed, memory, &self.policy, now);
         for notice in &plan.notices {
@@ -136,7 +139,7 @@ impl Reconciler {
                 memory.action_failed(&action, &reason, &self.policy, self.origin.elapsed());
             }
         }
-        self.app.set_failing(&service, memory.failing(&self.policy).filter(|_| record.is_some()));
+        self.app.set_failing(&service, memory.failing(&self.policy));
         let now_restarts = memory.restarts();
         if record.is_some() && now_restarts != restarts {
             self.app.state.set_restarts(&service, now_restarts)?;
@@ -175,7 +178,6 @@ fn forget(app: &Arc<App>, service: &str) -> Result<(), ApiError> {
     if app.state.service(service)?.is_some_and(|record| record.deleting) {
         app.state.remove_service(service)?;
         services::unpin_others(app, service, &[])?;
-        app.set_failing(service, None);
         app.event(&format!("service/{service}"), "service.deleted", "It is gone.");
     }
     Ok(())

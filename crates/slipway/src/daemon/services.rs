@@ -129,8 +129,8 @@ pub fn declare_with(
                 record.target.number, spec.model, spec.version, spec.replicas
             ),
         );
-        app.changed.notify_one();
     }
+    app.try_again(&record.target.spec.name);
     Ok((status_of(app, &record), changed))
 }
 
@@ -213,8 +213,8 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
             "service.scaled",
             &format!("From {before} to {replicas} replicas."),
         );
-        app.changed.notify_one();
     }
+    app.try_again(name);
     Ok(status_of(app, &record))
 }
 

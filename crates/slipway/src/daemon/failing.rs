@@ -1,0 +1,62 @@
+//! Which services do not come up, and which of them a user asked to try again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Revisions that do not come up, and why, as the reconciler last found.
+#[derive(Debug, Default)]
+pub struct Failing {
+    found: BTreeMap<String, (u64, String)>,
+    /// Services to try again: what the reconciler says of them before it knows is out of date.
+    again: BTreeSet<String>,
+}
+
+impl Failing {
+    /// Why a revision of a service does not come up.
+    pub fn of(&self, service: &str, revision: u64) -> Option<String> {
+        let found = self.found.get(service).filter(|_| !self.again.contains(service));
+        found.filter(|(number, _)| *number == revision).map(|(_, reason)| reason.clone())
+    }
+
+    /// Replaces what was found for a service.
+    pub fn set(&mut self, service: &str, failing: Option<(u64, &str)>) {
+        match failing {
+            Some((revision, reason)) => self.found.insert(service.to_owned(), (revision, reason.to_owned())),
+            None => self.found.remove(service),
+        };
+    }
+
+    /// Has a service tried again; until the reconciler takes this, nothing of it is failing.
+    pub fn try_again(&mut self, service: &str) {
+        self.again.insert(service.to_owned());
+    }
+
+    /// Takes the wish to try a service again. Says whether there was one.
+    pub fn take(&mut self, service: &str) -> bool {
+        let asked = self.again.remove(service);
+        if asked {
+            self.found.remove(service);
+        }
+        asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_before_the_wish_to_try_again_is_not_told_after_it() {
+        let mut failing = Failing::default();
+        failing.set("s", Some((2, "no")));
+        assert_eq!((failing.of("s", 2).as_deref(), failing.of("s", 1)), (Some("no"), None));
+        failing.try_again("s");
+        assert_eq!(failing.of("s", 2), None);
+        // A pass that began before ends after.
+        failing.set("s", Some((2, "no")));
+        assert_eq!(failing.of("s", 2), None);
+        assert!(failing.take("s") && !failing.take("s"));
+        assert_eq!(failing.of("s", 2), None, "the next pass tells anew");
+        failing.set("s", Some((2, "still no")));
+        assert_eq!(failing.of("s", 2).as_deref(), Some("still no"));
+    }
+}
