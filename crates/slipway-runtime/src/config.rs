@@ -234,10 +234,9 @@ impl Process {
         if self.args.iter().chain(&self.env).any(|text| text.contains('\0')) {
             return invalid("process", "an argument or variable holds a NUL byte".to_owned());
         }
-        for pair in &self.env {
-            if pair.find('=').is_none_or(|at| at == 0) {
-                return invalid("process.env", format!("`{pair}` is not KEY=value"));
-            }
+        // A variable's value may be a secret: which one it is must do.
+        if let Some(at) = self.env.iter().position(|pair| pair.find('=').is_none_or(|at| at == 0)) {
+            return invalid("process.env", format!("variable {} is not KEY=value", at + 1));
         }
         if !self.cwd.is_absolute() {
             return invalid("process.cwd", format!("`{}` is not absolute", self.cwd.display()));

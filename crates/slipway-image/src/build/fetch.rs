@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::LAST_MODIFIED;
+use reqwest::header::{LAST_MODIFIED, LOCATION};
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use slipway_types::ErrorCode;
@@ -58,6 +58,17 @@ pub enum FetchError {
         /// Its status.
         status: StatusCode,
     },
+    /// The server leads away from an encrypted connection.
+    #[error("cannot fetch `{url}`: it redirects to `{to}`, which is not encrypted")]
+    Insecure {
+        /// The URL, without credentials.
+        url: String,
+        /// Where it leads, without credentials.
+        to: String,
+    },
+    /// One redirect after another.
+    #[error("cannot fetch `{0}`: it redirects more than {MAX_REDIRECTS} times")]
+    Redirects(String),
     /// Nothing came for too long.
     #[error("cannot fetch `{0}`: the server sent nothing for {seconds} s", seconds = REPLY_TIMEOUT.as_secs())]
     Timeout(String),
@@ -87,7 +98,11 @@ impl FetchError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Connect { .. } | Self::Certificate { .. } | Self::Timeout(_) => ErrorCode::Unavailable,
-            Self::Status { .. } | Self::Mismatch { .. } | Self::Cancelled => ErrorCode::Failed,
+            Self::Status { .. }
+            | Self::Insecure { .. }
+            | Self::Redirects(_)
+            | Self::Mismatch { .. }
+            | Self::Cancelled => ErrorCode::Failed,
             Self::Write(_) => ErrorCode::Internal,
             _ => ErrorCode::InvalidArgument,
         }
@@ -103,11 +118,44 @@ pub(crate) struct Fetched {
 
 /// The URL without what nobody should read in a message.
 pub(crate) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // Only URLs without a host refuse this, and those have no credentials.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.to_string()
+    redacted(url.as_str())
+}
+
+/// A URL as written, without what nobody should read in a message or in an image's history: user and password, and
+/// the values of its query, which hold the tokens of signed URLs.
+pub(crate) fn redacted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    if let Some((scheme, after)) = text.split_once("//") {
+        out.push_str(scheme);
+        out.push_str("//");
+        // In what is no URL a password may hold anything.
+        let authority = match Url::parse(text) {
+            Ok(_) => after.find(['/', '\\', '?', '#']).unwrap_or(after.len()),
+            Err(_) => after.len(),
+        };
+        rest = &after[after[..authority].rfind('@').map_or(0, |at| at + 1)..];
+    }
+    let (rest, fragment) = rest.find('#').map_or((rest, ""), |at| rest.split_at(at));
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    out.push_str(path);
+    for (number, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        out.push(if number == 0 { '?' } else { '&' });
+        if let Some((key, _)) = pair.split_once('=') {
+            out.push_str(key);
+            out.push('=');
+        }
+        if !pair.is_empty() {
+            out.push('…');
+        }
+    }
+    out.push_str(fragment);
+    out
+}
+
+/// Whether a redirect gives up the encryption.
+fn weakens(from: &Url, to: &Url) -> bool {
+    from.scheme() == "https" && to.scheme() != "https"
 }
 
 /// Fetches a URL into a file. Certificates of `trust` (PEM) count besides the machine's own.
@@ -161,8 +209,7 @@ fn client(trust: Option<&[u8]>) -> Result<Client, FetchError> {
             // Proxies would be read from the environment, which libraries here never do.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::custom(|attempt| {
-                let weaker = attempt.url().scheme() != "https"
-                    && attempt.previous().last().is_some_and(|from| from.scheme() == "https");
+                let weaker = attempt.previous().last().is_some_and(|from| weakens(from, attempt.url()));
                 if weaker || attempt.previous().len() > MAX_REDIRECTS {
                     attempt.stop()
                 } else {
@@ -192,6 +239,13 @@ async fn transfer(
     let request = client.get(url.clone()).header(reqwest::header::ACCEPT_ENCODING, "identity");
     let mut response: Response =
         tokio::time::timeout(REPLY_TIMEOUT, request.send()).await.map_err(late)?.map_err(failed)?;
+    if let Some(to) = redirect(&response) {
+        return Err(if weakens(response.url(), &to) {
+            FetchError::Insecure { url: name(), to: shown(&to) }
+        } else {
+            FetchError::Redirects(name())
+        });
+    }
     if !response.status().is_success() {
         return Err(FetchError::Status { url: name(), status: response.status() });
     }
@@ -221,6 +275,13 @@ async fn transfer(
     Ok(Fetched { digest: hash.finalize().into(), modified })
 }
 
+/// Where an answer leads that was not followed.
+fn redirect(response: &Response) -> Option<Url> {
+    let followed = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get(LOCATION).filter(|_| followed)?;
+    response.url().join(location.to_str().ok()?).ok()
+}
+
 fn failure(url: String, error: &reqwest::Error) -> FetchError {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
@@ -230,5 +291,38 @@ fn failure(url: String, error: &reqwest::Error) -> FetchError {
     match tls_fault(error) {
         Some(TlsFault::Certificate) => FetchError::Certificate { url, reason },
         _ => FetchError::Connect { url, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        for (url, shown) in [
+            ("https://h/a/b.tar", "https://h/a/b.tar"),
+            ("https://me:pw@h:8/a@b", "https://h:8/a@b"),
+            ("https://pw@h", "https://h"),
+            ("https://h/f?X-Sig=pw&b=&pw#frag", "https://h/f?X-Sig=…&b=…&…#frag"),
+            ("https://me:pw@h?sig=pw", "https://h?sig=…"),
+            ("ssh://git:pw@h/x.git", "ssh://h/x.git"),
+            ("git@h:x.git", "git@h:x.git"),
+            ("https://me:pw/pw@h/x.git", "https://h/x.git"),
+            ("https://me:pw@pw@h/", "https://h/"),
+        ] {
+            assert_eq!(redacted(url), shown, "{url}");
+        }
+        for torn in ["https://me:p#w@h/x", "https://me:x?w@h/f", "http://u:w@", "http://u:w@[::/x"] {
+            assert!(!redacted(torn).contains("w@"), "{}", redacted(torn));
+        }
+    }
+
+    #[test]
+    fn redirects_stay_encrypted() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        assert!(weakens(&url("https://h/"), &url("http://h/")));
+        assert!(!weakens(&url("https://h/"), &url("https://i/")));
+        assert!(!weakens(&url("http://h/"), &url("http://i/")));
     }
 }

@@ -232,21 +232,32 @@ pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
         let kept = app.replicas.is_replica(&id) || super::runs::owns(app, &id)?;
         if record.is_none() && !kept {
             tracing::info!(%id, "removing a container that nobody knows");
-            app.native.discard(&id).map_err(native_error)?;
+            if let Err(error) = app.native.discard(&id) {
+                tracing::error!(error = %native_error(error), %id, "a container that nobody knows was not removed");
+            }
         }
     }
     for record in known {
-        if !app.native.dir(&record.id).exists() {
-            app.state.remove_container(&record.id)?;
-            continue;
-        }
-        // Looking at it ends one whose shim died.
-        status(app, &record)?;
-        if record.spec.auto_remove {
-            watch(app, &record.id);
+        // One damaged container must not keep the others, and this daemon, from coming back.
+        if let Err(error) = recover_one(app, &record) {
+            tracing::error!(%error, id = %record.id, name = record.name, "a container was not recovered");
         }
     }
     app.native.drop_stale_pins().map_err(native_error)
+}
+
+fn recover_one(app: &Arc<App>, record: &ContainerRecord) -> Result<(), ApiError> {
+    if !app.native.is_complete(&record.id) {
+        // Its making or its removal was cut short: there is nothing in it that could run.
+        app.native.discard(&record.id).map_err(native_error)?;
+        return Ok(app.state.remove_container(&record.id)?);
+    }
+    // Looking at it ends one whose shim died.
+    status(app, record)?;
+    if record.spec.auto_remove {
+        watch(app, &record.id);
+    }
+    Ok(())
 }
 
 fn signal_number(text: &str) -> Result<i32, ApiError> {

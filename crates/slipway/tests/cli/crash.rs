@@ -82,3 +82,26 @@ fn a_killed_shim_ends_its_container() {
     s.run(&["rm", "c"]).ok();
     s.finish();
 }
+
+#[test]
+fn a_container_that_was_cut_short_does_not_keep_the_daemon_down() {
+    let s = Slipway::new();
+    s.busybox();
+    for name in ["whole", "cut"] {
+        s.run(&["run", "--name", name, "-v", "/data", "box", "true"]).ok();
+    }
+    let seen: serde_json::Value = serde_json::from_str(&s.run(&["inspect", "cut"]).ok()).unwrap();
+    let folder = s.root().join("containers").join(seen[0]["id"].as_str().unwrap());
+    kill(s.daemon_pid(), "KILL");
+    // As when the kill came while its volumes were filled.
+    std::fs::remove_file(folder.join("config.json")).unwrap();
+    let list = wait_for("the daemon to come back", Duration::from_secs(20), || {
+        let list = s.run(&["ps", "--all"]);
+        (list.code == 0).then_some(list.stdout)
+    });
+    assert!(list.contains("whole") && !list.contains("cut"), "{list}");
+    assert!(!folder.exists());
+    s.run(&["run", "--rm", "--name", "cut", "box", "true"]).ok();
+    s.run(&["rm", "whole"]).ok();
+    s.finish();
+}

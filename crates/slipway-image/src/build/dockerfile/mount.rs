@@ -158,7 +158,16 @@ fn kind(options: Options) -> Result<MountKind, Problem> {
     if options.size.is_some() && kind != "tmpfs" {
         return unexpected("size");
     }
-    if options.owner != Ownership::default() && !matches!(kind, "cache" | "secret" | "ssh") {
+    if options.owner != Ownership::default() && !matches!(kind, "cache" | "secret") {
+        if kind == "ssh" {
+            return Err(Problem {
+                code: "invalid-mount",
+                message: "`uid`, `gid` and `mode` of an `ssh` mount are not supported".to_owned(),
+                hint: Some(
+                    "leave them out: the socket keeps the agent's own owner and mode, and root may use it".to_owned(),
+                ),
+            });
+        }
         return unexpected("mode, uid and gid");
     }
     if options.required && !matches!(kind, "secret" | "ssh") {
@@ -192,6 +201,9 @@ fn kind(options: Options) -> Result<MountKind, Problem> {
             if id.is_none() && options.target.is_none() {
                 return Err(invalid("a `secret` mount needs `id=`, the secret's name".to_owned()));
             }
+            if options.env.as_deref().is_some_and(|name| name.is_empty() || name.contains(['=', '\0'])) {
+                return Err(invalid("`env` of a mount is the name of a variable".to_owned()));
+            }
             Ok(MountKind::Secret {
                 id,
                 target: options.target,
@@ -204,7 +216,6 @@ fn kind(options: Options) -> Result<MountKind, Problem> {
             if options.from.is_some() || options.source.is_some() {
                 return unexpected("from or source");
             }
-            // The socket keeps the agent's own owner and mode, which root inside may use.
             Ok(MountKind::Ssh { id: options.id, target: options.target, required: options.required })
         }
         other => Err(Problem {

@@ -122,6 +122,9 @@ fn run_mounts() {
     for (mount, code) in [
         ("type=ssh,source=/x", "invalid-mount"),
         ("type=ssh,env=X", "invalid-mount"),
+        ("type=ssh,mode=0666", "invalid-mount"),
+        ("type=secret,id=t,env=", "invalid-mount"),
+        ("type=secret,id=t,env=A=B", "invalid-mount"),
         ("type=npipe,target=/x", "unsupported-mount"),
         ("type=tmpfs,target=/x,size=big", "invalid-mount"),
         ("type=bind,target=/x,size=1", "invalid-mount"),

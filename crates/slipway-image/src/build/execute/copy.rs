@@ -284,6 +284,12 @@ impl Build<'_> {
             match load {
                 Load::Text { name, content } => writer.place_text(name, content, destination)?,
                 Load::Remote { name, remote } => {
+                    if name.is_empty() {
+                        let found = root.find(Path::new(destination)).map_err(StepErrorKind::OpenRoot)?;
+                        if found.is_some_and(|found| found.is_dir()) {
+                            return Err(remote.no_name().into());
+                        }
+                    }
                     let (file, modified) = self.fetched(remote, step)?;
                     writer.place_file(name, &file, modified, destination)?;
                 }

@@ -33,10 +33,12 @@ pub(super) enum LentToStep {
 type Expand<'e> = dyn Fn(&str) -> Result<String, Fault> + 'e;
 
 impl Build<'_> {
-    /// Finds a secret or an agent in the request; nothing when it is neither there nor required.
+    /// Finds a secret or an agent in the request; nothing when it is neither there nor required. `agents` is how many
+    /// mounts of agents come before.
     pub(super) fn plan_lent(
         &self,
         mount: &dockerfile::Mount,
+        agents: usize,
         expand: &Expand<'_>,
         inside: &Expand<'_>,
     ) -> Result<Option<Planned>, Fault> {
@@ -82,7 +84,7 @@ impl Build<'_> {
                 }
                 let target = match target.as_deref() {
                     Some(target) => inside(target)?,
-                    None => "/run/buildkit/ssh_agent.0".to_owned(),
+                    None => format!("/run/buildkit/ssh_agent.{agents}"),
                 };
                 Ok(Some(Planned { target, what: What::Lent(LentToStep::Agent { id, socket }) }))
             }
@@ -92,6 +94,10 @@ impl Build<'_> {
 }
 
 impl LentToStep {
+    pub(super) fn is_agent(&self) -> bool {
+        matches!(self, Self::Agent { .. })
+    }
+
     /// The variable that names or holds it.
     pub(super) fn variable(&self, target: &str) -> Result<Option<(String, String)>, Fault> {
         Ok(match self {

@@ -64,12 +64,11 @@ impl Build<'_> {
         step: &Step<'_>,
     ) -> Result<Vec<Planned>, Fault> {
         let mut planned = Vec::new();
+        let mut agents = 0;
         for mount in &run.mounts {
-            if let Some(one) =
-                self.plan_mount(stage, state, mount, step).map_err(|fault| fault.at(mount.span))?
-            {
-                planned.push(one);
-            }
+            let one = self.plan_mount(stage, state, mount, agents, step);
+            planned.extend(one.map_err(|fault| fault.at(mount.span))?);
+            agents += usize::from(matches!(mount.kind, MountKind::Ssh { .. }));
         }
         Ok(planned)
     }
@@ -79,6 +78,7 @@ impl Build<'_> {
         stage: usize,
         state: &StageState,
         mount: &dockerfile::Mount,
+        agents: usize,
         step: &Step<'_>,
     ) -> Result<Option<Planned>, Fault> {
         let expand = |text: &str| -> Result<String, Fault> {
@@ -122,7 +122,7 @@ impl Build<'_> {
                 Planned { target: inside(target)?, what: What::Tmpfs { size: *size } }
             }
             MountKind::Secret { .. } | MountKind::Ssh { .. } => {
-                return self.plan_lent(mount, &expand, &inside);
+                return self.plan_lent(mount, agents, &expand, &inside);
             }
         }))
     }
@@ -151,7 +151,11 @@ impl Build<'_> {
             let target = PathBuf::from(&one.target);
             ready.mounts.push(match &one.what {
                 What::Lent(lent) => {
-                    ready.env.extend(lent.variable(&one.target)?);
+                    // Of several agents the first is the one that programs ask by themselves.
+                    let variable = lent.variable(&one.target)?;
+                    let given = |name: &str| ready.env.iter().any(|(given, _)| given == name);
+                    let variable = variable.filter(|(name, _)| !lent.is_agent() || !given(name));
+                    ready.env.extend(variable);
                     match lent.mount(target, &mut secrets)? {
                         Some(mount) => mount,
                         None => continue,

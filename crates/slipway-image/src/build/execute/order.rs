@@ -11,6 +11,7 @@ use crate::build::cache::StepKey;
 use crate::build::copy::{ModeChange, parse_mode};
 use crate::build::dockerfile::{Copy, Source, Word};
 use crate::build::error::{Fault, FetchError, StepErrorKind};
+use crate::build::fetch::redacted;
 use crate::build::ignore::Ignore;
 use crate::build::words;
 
@@ -77,7 +78,8 @@ impl Order<'_> {
         for source in &self.sources {
             text.push(' ');
             match source {
-                Ordered::Path { text: path, .. } | Ordered::Url { text: path, .. } => text.push_str(path),
+                Ordered::Path { text: path, .. } => text.push_str(path),
+                Ordered::Url { text: url, .. } => text.push_str(&redacted(url)),
                 Ordered::Text { name, .. } => text.push_str(&format!("<<{name}")),
             }
         }
@@ -104,7 +106,7 @@ pub(super) fn order<'c>(
             Source::Path(word) => {
                 let text = state.expand(word)?;
                 if instruction == "ADD" && is_git(&text) {
-                    let what = format!("ADD of the Git repository `{text}`");
+                    let what = format!("ADD of the Git repository `{}`", redacted(&text));
                     return Err(Fault::from(StepErrorKind::Unsupported { what })
                         .at(word.span)
                         .hint("clone it in a RUN step: `RUN git clone URL`"));
@@ -149,7 +151,7 @@ pub(super) fn order<'c>(
             _ => None,
         })
     {
-        return Err(Fault::from(FetchError::NoName(url.0.clone())).at(url.1.span));
+        return Err(Fault::from(FetchError::NoName(redacted(url.0))).at(url.1.span));
     }
     if copy.parents && !destination.ends_with('/') {
         destination.push('/');

@@ -11,7 +11,7 @@ use super::roots::prepare;
 use super::steps::Step;
 use super::trust::Trust;
 use crate::build::error::{Fault, FetchError, StepErrorKind};
-use crate::build::fetch::{fetch, shown};
+use crate::build::fetch::{fetch, redacted, shown};
 
 /// A file that a URL gives.
 pub(super) struct Remote {
@@ -20,6 +20,13 @@ pub(super) struct Remote {
     pub(super) digest: [u8; 32],
     /// The file, unless its checksum was given: then it is fetched when the cache has no such step.
     file: Option<(File, Option<i64>)>,
+}
+
+impl Remote {
+    /// That it cannot be put into a folder.
+    pub(super) fn no_name(&self) -> FetchError {
+        FetchError::NoName(shown(&self.url))
+    }
 }
 
 impl Build<'_> {
@@ -117,7 +124,7 @@ fn parse(text: &str) -> Result<Url, FetchError> {
     Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
-        .ok_or_else(|| FetchError::Url(text.to_owned()))
+        .ok_or_else(|| FetchError::Url(redacted(text)))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::world::World;
 use crate::build::{BuildError, FetchError, StepErrorKind};
 
-/// Answers `/file` with a body that can be changed, `/moved` with a redirect to it, and everything else with 404.
+/// Answers `/file` with a body that can be changed, `/moved` with a redirect to it, `/loop` with one to itself, and everything else with 404.
 struct Server {
     port: u16,
     body: Arc<Mutex<String>>,
@@ -67,8 +67,9 @@ fn answer(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let path = first.split(' ').nth(1).unwrap_or_default();
     let (status, more, body) = match path {
-        "/file" | "/file?x=1" => ("200 OK", "last-modified: Tue, 15 Nov 1994 12:45:26 GMT\r\n", body),
+        "/file" | "/file?x=1" | "/file?token=hunter2" => ("200 OK", "last-modified: Tue, 15 Nov 1994 12:45:26 GMT\r\n", body),
         "/moved" => ("302 Found", "location: /file\r\n", ""),
+        "/loop?token=hunter2" => ("302 Found", "location: /loop?token=hunter2\r\n", ""),
         _ => ("404 Not Found", "", "no"),
     };
     let length = body.len();
@@ -121,4 +122,30 @@ fn checksums_are_kept_and_spare_the_transfer() {
     let text = error.to_string();
     assert!(text.contains("404") && !text.contains("pw@"), "{text}");
     assert_eq!(world.leftovers(), 0);
+}
+
+#[test]
+fn credentials_of_a_url_are_nowhere() {
+    let (world, server) = (World::new(), Server::new());
+    let secret = server.url("file?token=hunter2").replace("//", "//me:hunter2@");
+    let built = world.build(&format!("FROM scratch\nARG URL\nADD {secret} /to\n"));
+    assert_eq!(world.files(&built.image()), ["/to 600 first"]);
+    let history = world.history(&built.image()).join("\n");
+    assert!(history.contains("/file?token=… /to") && !history.contains("hunter2"), "{history}");
+    for (url, what) in [
+        (secret.replace("/file", "/absent"), "404"),
+        ("https://me:hunter2@h/x.git".to_owned(), "Git repository"),
+        ("http://me:hunter2@".to_owned(), "URL"),
+        (server.url("?token=hunter2"), "name of a file"),
+        (server.url("loop?token=hunter2"), "redirects more than"),
+    ] {
+        let error = world.fail_as("FROM scratch\nARG URL\nWORKDIR /in\nADD $URL /in/\n", |request| {
+            request.build_args.insert("URL".into(), url);
+        });
+        let text = format!("{error} {:?}", error.into_failure().error);
+        assert!(text.contains(what) && !text.contains("hunter2"), "{text}");
+    }
+    // A folder that is there already asks for a name as well.
+    let error = world.fail(&format!("FROM scratch\nWORKDIR /in\nADD {} /in\n", server.url("")));
+    assert!(error.to_string().contains("name of a file"), "{error}");
 }

@@ -194,6 +194,24 @@ fn mounts_show_and_leave_nothing() {
     assert_eq!(world.leftovers(), 0);
 }
 
+#[test]
+fn two_agents_have_sockets_of_their_own() {
+    let world = World::new();
+    let socket = |name: &str| world.dir.path().join(name);
+    let _listeners = ["one", "two"].map(|name| std::os::unix::net::UnixListener::bind(socket(name)).unwrap());
+    let built = world.build_as(
+        "FROM scratch\nRUN --mount=type=ssh --mount=type=ssh,id=two env SSH_AUTH_SOCK\n",
+        |request| {
+            request.ssh = [("default".into(), socket("one")), ("two".into(), socket("two"))].into();
+        },
+    );
+    assert_eq!(built.output(), "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0\n");
+    let runs = world.runner.runs.lock().unwrap();
+    let mounts: Vec<String> = runs[0].mounts.iter().map(|mount| format!("{mount:?}")).collect();
+    assert!(mounts[0].contains("one") && mounts[0].contains("ssh_agent.0"), "{mounts:?}");
+    assert!(mounts[1].contains("two") && mounts[1].contains("ssh_agent.1"), "{mounts:?}");
+}
+
 /// The Dockerfile that beginners of the field write: two files are not where it looks.
 #[test]
 fn the_dockerfile_of_beginners() {
