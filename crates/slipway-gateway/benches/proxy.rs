@@ -54,6 +54,7 @@ fn compare(arguments: &[String]) -> Result<(), Error> {
             backends: vec![Backend {
                 id: ContainerId::from_random([1; 12]),
                 socket: folder.path().join("http.sock"),
+                labels: Vec::new(),
             }],
             max_concurrency: 100_000,
             ..Route::default()

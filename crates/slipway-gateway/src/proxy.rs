@@ -48,7 +48,12 @@ pub(crate) async fn forward(
         return Err(Refusal::BodyTooLarge(service.max_body));
     }
     let authority = head.uri.authority().cloned();
-    head.uri = without_label(origin_form(&head.uri, strip)?, service)?;
+    let (uri, label) = without_label(origin_form(&head.uri, strip)?, service)?;
+    head.uri = uri;
+    let others = label.as_deref().map(|label| service.without_label(label)).unwrap_or_default();
+    if let Some(label) = label.filter(|_| others.len() == service.backends.len()) {
+        return Err(Refusal::NoLabelled { service: service.name.clone(), label });
+    }
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let authority = authority.as_ref().map(http::uri::Authority::as_str);
@@ -60,7 +65,7 @@ pub(crate) async fn forward(
         let mut exchanged = pin!(async {
             let body = receive(incoming, service.max_body, exchange).await?;
             exchange.sent = Some(Instant::now());
-            send(&connection.worker, exchange, service, Outgoing { head, body }).await
+            send(&connection.worker, exchange, service, others, Outgoing { head, body }).await
         });
         poll_fn(|cx| match exchanged.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -159,13 +164,15 @@ async fn send(
     worker: &Worker,
     exchange: &mut Exchange,
     service: &Arc<Service>,
+    others: Vec<usize>,
     mut outgoing: Outgoing,
 ) -> Result<Answer, Refusal> {
-    let mut tried: Vec<usize> = Vec::new();
+    let not_tried = others.len();
+    let mut tried = others;
     while let Some(index) = service.pick(&tried, worker.shared.now()) {
         let lease = service.backends[index].lease();
         exchange.backend = Some(lease.backend().id.clone());
-        if !tried.is_empty() {
+        if tried.len() > not_tried {
             service.stats.retries.fetch_add(1, Relaxed);
         }
         match attempt(worker, service, lease, outgoing).await {
@@ -269,16 +276,16 @@ fn origin_form(uri: &Uri, strip: usize) -> Result<Uri, Refusal> {
     rest.map(Uri::from).map_err(|_| Refusal::Malformed("the path cannot be passed on"))
 }
 
-/// The target without `/labels/<label>`, for a label of the version that is served. Replicas know only the labels
-/// that there were when they started.
-fn without_label(uri: Uri, service: &Service) -> Result<Uri, Refusal> {
+/// The target without `/labels/<label>`, and the label, which must be one of a version that is declared or served.
+/// Replicas know only the labels that there were when they started.
+fn without_label(uri: Uri, service: &Service) -> Result<(Uri, Option<String>), Refusal> {
     const LABELS: &str = "/labels/";
     let Some((name, rest)) = uri.path().strip_prefix("/v1/models/").and_then(|rest| rest.split_once(LABELS))
     else {
-        return Ok(uri);
+        return Ok((uri, None));
     };
     if name.contains(['/', ':']) {
-        return Ok(uri);
+        return Ok((uri, None));
     }
     let (label, action) = rest.split_at(rest.find(['/', ':']).unwrap_or(rest.len()));
     if !service.labels.iter().any(|known| known == label) {
@@ -287,7 +294,8 @@ fn without_label(uri: Uri, service: &Service) -> Result<Uri, Refusal> {
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let target = PathAndQuery::try_from(format!("/v1/models/{name}{action}{query}"));
-    target.map(Uri::from).map_err(|_| Refusal::Malformed("the path cannot be passed on"))
+    let target = target.map_err(|_| Refusal::Malformed("the path cannot be passed on"))?;
+    Ok((target.into(), Some(label.to_owned())))
 }
 
 #[cfg(test)]

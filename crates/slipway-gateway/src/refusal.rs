@@ -37,6 +37,8 @@ pub(crate) enum Refusal {
     Busy(String),
     #[error("service `{0}` has no ready replica; try again shortly")]
     NoReplica(String),
+    #[error("service `{service}` has no ready replica of the version with label {label}; try again shortly")]
+    NoLabelled { service: String, label: String },
     #[error("no replica of service `{0}` can be reached; try again shortly")]
     Unreachable(String),
     #[error("the replica of service `{0}` broke off before it answered; try again shortly")]
@@ -60,6 +62,7 @@ impl Refusal {
             // A replica that dies answers for its requests as a worker that dies does.
             Self::Busy(_)
             | Self::NoReplica(_)
+            | Self::NoLabelled { .. }
             | Self::Unreachable(_)
             | Self::BrokenOff(_)
             | Self::ScrapeBusy => StatusCode::SERVICE_UNAVAILABLE,

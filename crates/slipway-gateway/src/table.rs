@@ -52,6 +52,8 @@ pub(crate) struct Service {
     pub timeout: Duration,
     pub max_concurrency: u32,
     pub backends: Vec<Arc<Backend>>,
+    /// Labels of each replica's version, in the order of `backends`.
+    replica_labels: Vec<Vec<String>>,
     pub stats: Arc<ServiceStats>,
     /// Where the search for a replica starts next.
     turn: AtomicUsize,
@@ -109,6 +111,7 @@ impl Table {
                     limit => limit,
                 },
                 backends,
+                replica_labels: route.backends.iter().map(|backend| backend.labels.clone()).collect(),
                 stats: before.map(|service| Arc::clone(&service.stats)).unwrap_or_default(),
                 turn: AtomicUsize::new(before.map_or(0, |service| service.turn.load(Relaxed))),
             });
@@ -171,6 +174,12 @@ impl Table {
 }
 
 impl Service {
+    /// The replicas whose version does not have a label.
+    pub(crate) fn without_label(&self, label: &str) -> Vec<usize> {
+        let lacks = |labels: &Vec<String>| !labels.iter().any(|known| known == label);
+        self.replica_labels.iter().enumerate().filter(|(_, labels)| lacks(labels)).map(|(i, _)| i).collect()
+    }
+
     /// The replica with the fewest requests under way among those that are not in `tried`; ties go round. Replicas
     /// that are set aside come in only when no other is left: an answer of theirs is better than none.
     pub(crate) fn pick(&self, tried: &[usize], now: u64) -> Option<usize> {
@@ -196,7 +205,11 @@ mod tests {
     use super::*;
 
     fn row(n: u8) -> BackendRow {
-        BackendRow { id: ContainerId::from_random([n; 12]), socket: format!("/run/{n}.sock").into() }
+        BackendRow {
+            id: ContainerId::from_random([n; 12]),
+            socket: format!("/run/{n}.sock").into(),
+            labels: Vec::new(),
+        }
     }
 
     fn route(service: &str, model: &str, backends: &[u8]) -> Route {

@@ -51,9 +51,10 @@ async fn requests_find_their_service() {
 async fn labels_are_those_of_now() {
     let world = World::new().await;
     let a = Replica::named(world.path(), 1, "a");
-    let with = |labels: &[&str]| Route {
-        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
-        ..route("alpha", &[&a])
+    let with = |labels: &[&str]| {
+        let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+        let backends = vec![Backend { labels: labels.clone(), ..a.row() }];
+        Route { labels, backends, ..route("alpha", &[]) }
     };
     world.route(vec![with(&["champion", "eu"])]).await;
     for (target, arrives) in [
@@ -72,6 +73,36 @@ async fn labels_are_those_of_now() {
     world.route(vec![with(&["eu"])]).await;
     world.get("/v1/models/alpha/labels/champion").await.expect(StatusCode::BAD_REQUEST, "has eu");
     assert_eq!(a.hits(), hits);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_leads_to_its_own_version_alone() {
+    let world = World::new().await;
+    let (old, new) = (Replica::named(world.path(), 1, "old"), Replica::named(world.path(), 2, "new"));
+    let row = |replica: &Replica, label: &str| Backend { labels: vec![label.to_owned()], ..replica.row() };
+    let with = |backends: Vec<Backend>| Route {
+        labels: vec!["champion".to_owned(), "stable".to_owned()],
+        backends,
+        ..route("alpha", &[])
+    };
+    let champion = "/v1/models/alpha/labels/champion:predict";
+    world.route(vec![with(vec![row(&old, "stable")])]).await;
+    let none = world.get(champion).await;
+    none.expect(StatusCode::SERVICE_UNAVAILABLE, "no ready replica of the version with label champion");
+    assert_eq!((none.headers["retry-after"].as_str(), old.hits()), ("1", 0));
+    assert_eq!(world.get("/v1/models/alpha/labels/stable:predict").await.status, 200);
+    assert_eq!(world.get("/v1/models/alpha:predict").await.status, 200);
+
+    world.route(vec![with(vec![row(&old, "stable"), row(&new, "champion")])]).await;
+    let hits = old.hits();
+    for _ in 0..6 {
+        assert_eq!(world.get(champion).await.status, 200);
+    }
+    assert_eq!((old.hits(), new.hits()), (hits, 6));
+    for _ in 0..6 {
+        assert_eq!(world.get("/v1/models/alpha:predict").await.status, 200);
+    }
+    assert!(old.hits() > hits && new.hits() > 6, "without a label, both");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +207,11 @@ async fn a_dead_replica_costs_no_request() {
         assert_eq!(world.post("/s", "{}").await.status, 200);
     }
     assert!(dead.hits() > 0);
-    let missing = Backend { id: ContainerId::from_random([9; 12]), socket: world.path().join("none.sock") };
+    let missing = Backend {
+        id: ContainerId::from_random([9; 12]),
+        socket: world.path().join("none.sock"),
+        labels: Vec::new(),
+    };
     let mut table = route("s", &[&good, &dead]);
     table.backends.push(missing);
     dead.kill().await;
@@ -216,7 +251,7 @@ async fn a_request_that_was_sent_is_not_sent_again() {
     });
     let other = Replica::named(world.path(), 2, "other");
     let mut table = route("s", &[&other]);
-    table.backends.push(Backend { id: ContainerId::from_random([1; 12]), socket });
+    table.backends.push(Backend { id: ContainerId::from_random([1; 12]), socket, labels: Vec::new() });
     world.route(vec![table]).await;
     let mut broken = 0;
     for _ in 0..6 {
@@ -253,7 +288,7 @@ async fn a_replica_that_closes_idle_connections_costs_no_request() {
         }
     });
     let mut table = route("s", &[]);
-    table.backends.push(Backend { id: ContainerId::from_random([1; 12]), socket });
+    table.backends.push(Backend { id: ContainerId::from_random([1; 12]), socket, labels: Vec::new() });
     world.route(vec![table]).await;
     let mut client = Client::connect(world.address).await;
     for _ in 0..100 {

@@ -31,7 +31,7 @@ pub use memory::ServiceMemory;
 pub use plan::{Absence, Action, Desired, Notice, Plan, Rollout};
 pub use policy::Policy;
 pub use reconcile::{reconcile, unknown_services};
-pub use routes::{RouteLimits, routes};
+pub use routes::{RouteLimits, ServedService, routes};
 
 #[cfg(test)]
 mod failing_tests;

@@ -1,5 +1,6 @@
 //! Scenarios with a simulated engine and a virtual clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::contract::{self, Harness};
 use crate::fake::{Behaviour, FakeEngine};
 use crate::{
     Absence, Action, Desired, Engine, ModelPin, ObservedReplica, Plan, Policy, Revision, Rollout,
-    RouteLimits, ServiceMemory, StartReplica, reconcile, routes, unknown_services,
+    RouteLimits, ServedService, ServiceMemory, StartReplica, reconcile, routes, unknown_services,
 };
 
 pub(crate) fn revision(service: &str, number: u64, replicas: u32) -> Revision {
@@ -415,7 +416,8 @@ fn routes_hold_ready_replicas_and_count_generations() {
     ];
     let services = [ServiceSpec { max_body: Some(5), ..revision("b", 1, 2).spec }, revision("a", 1, 0).spec];
     let limits = RouteLimits { max_body: 9, timeout_ms: 8, concurrency_per_replica: 7 };
-    let services = || services.iter().map(|spec| (spec, vec![format!("{}-label", spec.name)]));
+    let labels = BTreeMap::from([(1, vec!["new".to_owned()]), (2, vec!["old".to_owned(), "eu".to_owned()])]);
+    let services = || services.iter().map(|spec| ServedService { spec, revision: 1, labels: labels.clone() });
     let table = routes(services(), &observed, &limits, &RoutingTable::default());
     assert_eq!(table.generation, 1);
     let [a, b] = &table.services[..] else { panic!("{table:?}") };
@@ -423,7 +425,9 @@ fn routes_hold_ready_replicas_and_count_generations() {
     assert_eq!((b.service.as_str(), b.max_body, b.timeout_ms, b.max_concurrency), ("b", 5, 8, 14));
     let sockets: Vec<_> = b.backends.iter().map(|backend| backend.socket.to_str().unwrap()).collect();
     assert_eq!(sockets, ["/2", "/9"]);
-    assert_eq!(b.labels, ["b-label"]);
+    let of_replicas: Vec<_> = b.backends.iter().map(|backend| backend.labels.join(" ")).collect();
+    assert_eq!(of_replicas, ["old eu", ""], "of each one's own revision, and none of a third one");
+    assert_eq!((a.labels.join(" "), b.labels.join(" ")), ("new".to_owned(), "eu new old".to_owned()));
     assert_eq!(routes(services(), &observed, &limits, &table), table, "nothing changed");
     assert_eq!(routes(services(), &observed[1..], &limits, &table).generation, 2);
 }

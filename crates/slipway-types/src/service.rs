@@ -216,7 +216,8 @@ pub struct Route {
     pub service: String,
     /// Model name; requests for `/v1/models/<model>` and `/v2/models/<model>` come here too.
     pub model: String,
-    /// Aliases of the version that is served: `/v1/models/<service>/labels/<alias>` comes here.
+    /// Aliases of the declared version and of those that replicas serve: `/v1/models/<service>/labels/<alias>` comes here
+    /// and goes to replicas that have the alias.
     pub labels: Vec<String>,
     /// Ready replicas.
     pub backends: Vec<Backend>,
@@ -235,6 +236,9 @@ pub struct Backend {
     pub id: ContainerId,
     /// Unix socket of its runner, on this host.
     pub socket: PathBuf,
+    /// Aliases of the version that it serves.
+    #[serde(default)]
+    pub labels: Vec<String>,
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl Replica {
     }
 
     pub fn row(&self) -> Backend {
-        Backend { id: self.id.clone(), socket: self.socket.clone() }
+        Backend { id: self.id.clone(), socket: self.socket.clone(), labels: Vec::new() }
     }
 
     pub fn hits(&self) -> usize {

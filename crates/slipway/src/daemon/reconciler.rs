@@ -1,12 +1,12 @@
 //! The loop that keeps declared services running: observe, decide, act, record, route.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slipway_orchestrator::{
-    Absence, Action, Desired, Engine, ObservedReplica, Policy, RouteLimits, ServiceMemory, reconcile, routes,
-    unknown_services,
+    Absence, Action, Desired, Engine, ObservedReplica, Policy, RouteLimits, ServedService, ServiceMemory,
+    reconcile, routes, unknown_services,
 };
 use slipway_types::service::ReplicaState;
 use slipway_types::{ApiError, ErrorCode};
@@ -58,13 +58,9 @@ impl Reconciler {
         let records = self.app.state.services()?;
         let observed = self.app.replicas.list().map_err(|e| engine_error(&e))?;
         self.app.set_seen(observed.clone());
-        let aliases = self.aliases(&records)?;
-        let served = records.iter().filter(|r| !r.deleting).map(|r| &r.target.spec);
+        let served = records.iter().filter(|record| !record.deleting).map(|record| self.served(record));
         let table = routes(
-            served.map(|spec| {
-                let key = (spec.model.clone(), spec.version);
-                (spec, aliases.get(&key).cloned().unwrap_or_default())
-            }),
+            served.collect::<Result<Vec<_>, _>>()?,
             &observed,
             &RouteLimits::default(),
             &self.data_plane.table,
@@ -95,16 +91,14 @@ impl Reconciler {
         Ok(if busy || unsettled { BUSY } else { wake.max(BUSY) })
     }
 
-    /// The aliases that name each version now.
-    fn aliases(&self, records: &[ServiceRecord]) -> Result<BTreeMap<(String, u64), Vec<String>>, ApiError> {
-        let mut aliases = BTreeMap::new();
-        let models: BTreeSet<&str> = records.iter().map(|record| record.target.spec.model.as_str()).collect();
-        for model in models {
-            for version in self.app.state.model_versions(Some(model))? {
-                aliases.insert((version.model, version.version), version.aliases);
-            }
+    /// A service with the aliases that name its versions now.
+    fn served<'r>(&self, record: &'r ServiceRecord) -> Result<ServedService<'r>, ApiError> {
+        let mut labels = BTreeMap::new();
+        for revision in std::iter::once(&record.target).chain(&record.stable) {
+            let aliases = self.app.state.aliases(&revision.spec.model, revision.spec.version)?;
+            labels.insert(revision.number, aliases);
         }
-        Ok(aliases)
+        Ok(ServedService { spec: &record.target.spec, revision: record.target.number, labels })
     }
 
     /// Decides for one service and acts. Says whether it did anything.

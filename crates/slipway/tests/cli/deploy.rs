@@ -69,6 +69,12 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     assert!(events.contains("replica.load_failed") && events.contains("rollout.stalled"), "{events}");
     let (status, body) = s.http("POST", "/v1/models/tiny:predict", ONE);
     assert_eq!((status, body.trim()), (200, "{\"predictions\":[[2.0,4.0]]}"));
+    // No replica of another version answers for a label.
+    s.run(&["model", "alias", "tiny@2", "candidate"]).ok();
+    let candidate = "/v1/models/tiny/labels/candidate:predict";
+    let known = || (s.http("POST", candidate, ONE).0 != 400).then_some(());
+    wait_for("the label of the declared version", Duration::from_secs(10), known);
+    assert_eq!((s.http("POST", candidate, ONE).0, s.http("POST", champion, ONE).0), (503, 200));
 
     s.run(&["deploy", "tiny@1"]).ok();
     let back = spec(&s);

@@ -134,6 +134,19 @@ impl State {
         transaction.commit().during(what)
     }
 
+    /// The aliases that name a version now.
+    pub fn aliases(&self, model: &str, version: u64) -> Result<Vec<String>, StateError> {
+        let connection = self.connection();
+        let what = "listing aliases";
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT alias FROM model_aliases WHERE model = ?1 AND version = ?2 ORDER BY alias",
+            )
+            .during(what)?;
+        let rows = statement.query_map(params![model, to_sql(version)], |row| row.get(0)).during(what)?;
+        rows.collect::<Result<_, _>>().during(what)
+    }
+
     /// Every recorded move of a model's aliases, oldest first.
     pub fn alias_moves(&self, model: &str) -> Result<Vec<AliasMove>, StateError> {
         let connection = self.connection();
@@ -217,11 +230,17 @@ mod tests {
         state.set_alias("digits", "champion", Some(2)).unwrap();
         let find = |text: &str| state.find_model(&text.parse().unwrap()).unwrap().map(|v| v.version);
         assert_eq!((find("digits"), find("digits@1"), find("digits@champion")), (Some(2), Some(1), Some(2)));
+        state.set_alias("digits", "beta", Some(2)).unwrap();
+        state.set_alias("other", "alpha", Some(2)).unwrap();
+        assert_eq!(state.aliases("digits", 2).unwrap(), ["beta", "champion"]);
+        assert_eq!(state.aliases("digits", 1).unwrap(), [""; 0]);
+        state.set_alias("digits", "beta", None).unwrap();
         state.remove_model_version("digits", 2).unwrap();
         assert_eq!((find("digits"), find("digits@champion"), find("other")), (Some(1), None, None));
         assert_eq!(state.next_model_version("digits").unwrap(), 3);
         let moves: Vec<_> =
             state.alias_moves("digits").unwrap().into_iter().map(|m| (m.old, m.new)).collect();
-        assert_eq!(moves, [(None, Some(1)), (Some(1), Some(2)), (Some(2), None)]);
+        let beta = [(None, Some(2)), (Some(2), None)];
+        assert_eq!(moves, [(None, Some(1)), (Some(1), Some(2)), beta[0], beta[1], (Some(2), None)]);
     }
 }
