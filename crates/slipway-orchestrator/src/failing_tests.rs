@@ -98,3 +98,13 @@ fn a_user_who_tries_again_does_not_wait() {
     world.run(10 * SECOND);
     assert_eq!(world.count(1, ReplicaState::Ready), 1);
 }
+
+#[test]
+fn a_long_load_after_one_that_failed_is_not_cut_short() {
+    let mut world = World::new(1);
+    let slow = Behaviour { ready_after: Some(60 * SECOND), loads_again_after: Some(SECOND), ..broken() };
+    world.engine.behave("s", 1, slow);
+    world.run(70 * SECOND);
+    assert_eq!((world.count(1, ReplicaState::Ready), world.engine.starts()), (1, 1));
+    assert_eq!(world.happened("replica.load_failed"), 0);
+}

@@ -23,6 +23,8 @@ pub struct Behaviour {
     pub start_fails: bool,
     /// Why its model cannot be loaded, as it says from its start on.
     pub load_fails: Option<String>,
+    /// Time from start until it tries again and does not say so any more.
+    pub loads_again_after: Option<Duration>,
 }
 
 impl Default for Behaviour {
@@ -33,6 +35,7 @@ impl Default for Behaviour {
             ends_after: Some(Duration::from_millis(100)),
             start_fails: false,
             load_fails: None,
+            loads_again_after: None,
         }
     }
 }
@@ -124,6 +127,11 @@ impl FakeEngine {
 }
 
 impl Replica {
+    fn cannot_load(&self, now: Duration) -> bool {
+        let again = self.behaviour.loads_again_after.is_some_and(|after| now >= self.started + after);
+        self.behaviour.load_fails.is_some() && !again
+    }
+
     fn state(&self, now: Duration) -> ReplicaState {
         if self.ended.is_some() {
             ReplicaState::Stopped
@@ -189,7 +197,7 @@ impl Engine for FakeEngine {
                 state: replica.state(state.now),
                 started_at: None,
                 reason: replica.ended.clone().or_else(|| replica.behaviour.load_fails.clone()),
-                load_failed: replica.behaviour.load_fails.is_some(),
+                load_failed: replica.cannot_load(state.now),
                 socket: Some(PathBuf::from(format!("/run/slipway/{id}/http.sock"))),
             })
             .collect())

@@ -52,7 +52,10 @@ pub(crate) fn observe(
             memory.replicas.insert(replica.container.clone(), known);
             continue;
         };
-        if replica.load_failed && replica.state == ReplicaState::Starting {
+        if !replica.load_failed && known.ending.is_none() {
+            // It tries again, which may take longer than it had to say that it cannot.
+            known.load_failed = None;
+        } else if replica.load_failed && replica.state == ReplicaState::Starting {
             let reason = replica.reason.clone().unwrap_or_default();
             match &mut known.load_failed {
                 Some((_, known)) => *known = reason,

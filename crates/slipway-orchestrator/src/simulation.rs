@@ -43,6 +43,7 @@ fn behaviours() -> impl Strategy<Value = Behaviour> {
             ends_after,
             start_fails,
             load_fails: load_fails.then(|| "no module".to_owned()),
+            loads_again_after: None,
         })
 }
 

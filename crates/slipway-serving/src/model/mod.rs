@@ -163,8 +163,42 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     ready: usize,
+    /// Workers that load the model right now.
+    loading: usize,
+    /// Tries to load it in a row that failed.
+    failures: u32,
     reason: Option<String>,
     signature: Option<Arc<ModelSignature>>,
+}
+
+impl State {
+    /// As many failures in a row say that the next try will fail as well. One alone may be bad luck, and the try after
+    /// it may take minutes that must not be cut short.
+    const HOPELESS: u32 = 2;
+
+    fn load_begins(&mut self) {
+        self.loading += 1;
+    }
+
+    fn loaded(&mut self, signature: ModelSignature) {
+        self.loading = self.loading.saturating_sub(1);
+        self.failures = 0;
+        self.ready += 1;
+        self.reason = None;
+        self.signature = Some(Arc::new(signature));
+    }
+
+    fn not_loaded(&mut self, reason: String) {
+        self.loading = self.loading.saturating_sub(1);
+        self.failures = self.failures.saturating_add(1);
+        self.reason = Some(reason);
+    }
+
+    fn load_failed(&self) -> bool {
+        self.signature.is_none()
+            && self.reason.is_some()
+            && (self.loading == 0 || self.failures >= Self::HOPELESS)
+    }
 }
 
 #[derive(Debug)]
@@ -226,10 +260,10 @@ impl Model {
         }
     }
 
-    /// Whether it was never ready and the last try to load it failed.
+    /// Whether it was never ready and the last try to load it failed. While it is tried again after a first failure, it
+    /// is not known yet.
     pub fn load_failed(&self) -> bool {
-        let state = self.0.state();
-        state.signature.is_none() && state.reason.is_some()
+        self.0.state().load_failed()
     }
 
     /// What it takes and gives; `None` until it was loaded once.
@@ -347,5 +381,40 @@ impl Shared {
         for job in jobs {
             let _ = job.reply.send(Err(PredictError::NotReady(reason.clone())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature() -> ModelSignature {
+        ModelSignature {
+            name: "m".to_owned(),
+            platform: "python".to_owned(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            batched: false,
+            free_form: true,
+        }
+    }
+
+    #[test]
+    fn a_first_failure_says_nothing_of_the_try_after_it() {
+        let mut state = State::default();
+        state.load_begins();
+        assert!(!state.load_failed());
+        state.not_loaded("no memory".to_owned());
+        assert!(state.load_failed());
+        state.load_begins();
+        assert!(!state.load_failed(), "it may take long and succeed");
+        state.not_loaded("no memory".to_owned());
+        state.load_begins();
+        assert!(state.load_failed(), "a third try changes nothing");
+        state.loaded(signature());
+        assert!(!state.load_failed());
+        state.load_begins();
+        state.not_loaded("no memory".to_owned());
+        assert!(!state.load_failed(), "it was ready once");
     }
 }

@@ -16,6 +16,7 @@ use crate::worker::{Backoff, StartError, Worker, WorkerError, WorkerOutputs};
 pub(super) async fn worker(shared: Arc<Shared>) {
     let mut backoff = Backoff::default();
     loop {
+        shared.state().load_begins();
         let started = tokio::select! {
             started = Worker::start(&shared.options.worker, shared.layout) => started,
             () = shared.stop.cancelled() => return,
@@ -219,9 +220,7 @@ impl Shared {
     fn ready(&self, signature: ModelSignature) {
         tracing::info!(model = self.options.name, signature = signature.expects(), "the model is ready");
         let mut state = self.state();
-        state.ready += 1;
-        state.reason = None;
-        state.signature = Some(Arc::new(signature));
+        state.loaded(signature);
         self.metrics.worker_ready.set(state.ready as i64);
     }
 
@@ -251,6 +250,6 @@ impl Shared {
         // The whole of it is in the worker's own output and in the answer of the health check.
         let first_line = reason.lines().next().unwrap_or_default();
         tracing::warn!(model = self.options.name, reason = first_line, "a worker did not become ready");
-        self.state().reason = Some(reason);
+        self.state().not_loaded(reason);
     }
 }
