@@ -1,6 +1,7 @@
 //! The builder: from a request to an image in the store.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use slipway_types::{Digest, Reference};
 
 use super::cache::InFlight;
 use super::check::{BaseImage, CheckContext, OnDisk, check};
-use super::context::Context;
+use super::context::{Context, read_text};
 use super::dockerfile::{self, Dockerfile, LineIndex};
 use super::error::BuildError;
 use super::execute::{Build, CacheMounts, Parts, Trust};
@@ -84,10 +85,11 @@ impl Builder {
         let store = &self.machine.store;
         let _lease = store.lease();
         let tags = request.tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Reference>, _>>()?;
-        let text = read_dockerfile(request)?;
+        let text = read_dockerfile(request)
+            .map_err(|source| BuildError::Dockerfile { path: request.dockerfile.clone(), source })?;
         let parsed = dockerfile::parse(&text);
         let beside = request.dockerfile_text.is_none().then_some(request.dockerfile.as_path());
-        let context = Context::open(&request.context, beside, store)?;
+        let context = Context::open(&request.context, beside, within(request), store)?;
         let dockerfile = &parsed.dockerfile;
         let lines = LineIndex::new(&text);
 
@@ -201,21 +203,22 @@ fn report(
     }
 }
 
-fn read_dockerfile(request: &BuildRequest) -> Result<String, BuildError> {
-    use std::io::Read;
+/// The Dockerfile of a request. In a context that was given as an archive nothing outside of it is read.
+///
+/// # Errors
+/// It is missing, no regular file, too long, or no text.
+pub fn read_dockerfile(request: &BuildRequest) -> io::Result<String> {
     if let Some(text) = &request.dockerfile_text {
         return Ok(text.clone());
     }
-    let path = &request.dockerfile;
-    let read = || -> io::Result<String> {
-        let mut bytes = Vec::new();
-        // One byte over the limit is enough for the parser to say so.
-        let limit = dockerfile::MAX_TEXT as u64 + 1;
-        std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-        String::from_utf8(bytes)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
-    };
-    read().map_err(|source| BuildError::Dockerfile { path: path.clone(), source })
+    let bytes = read_text(&request.dockerfile, within(request), dockerfile::MAX_TEXT as u64)?
+        .ok_or(io::ErrorKind::NotFound)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// The folder that files named by the request must be in.
+fn within(request: &BuildRequest) -> Option<&Path> {
+    request.temporary_context.then_some(request.context.as_path())
 }
 
 /// Warnings for `--build-arg` values that no ARG takes.

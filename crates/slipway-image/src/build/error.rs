@@ -301,6 +301,8 @@ impl StepErrorKind {
             Self::Cancelled
                 | Self::Runner(StepError::Cancelled)
                 | Self::Tree(TreeError::Cancelled)
+                | Self::Select(SelectError::Cancelled)
+                | Self::Fetch(FetchError::Cancelled)
                 | Self::Copy(CopyError::Tree(TreeError::Cancelled))
         )
     }

@@ -20,7 +20,7 @@ const CANCEL_POLL: Duration = Duration::from_millis(100);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_REDIRECTS: usize = 10;
 /// Most bytes that one URL may give.
-const MAX_BYTES: u64 = 1 << 40;
+const MAX_BYTES: u64 = 256 << 30;
 
 /// Why a URL of ADD gave no file.
 #[derive(Debug, thiserror::Error)]
@@ -254,6 +254,15 @@ async fn transfer(
         jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok().map(|at| at.as_second())
     });
     let total = response.content_length();
+    if let Some(total) = total {
+        if total > MAX_BYTES {
+            return Err(FetchError::TooLarge(name()));
+        }
+        let disk = rustix::fs::fstatvfs(&*to).map_err(|error| FetchError::Write(error.into()))?;
+        if total > disk.f_bavail.saturating_mul(disk.f_frsize) {
+            return Err(FetchError::Write(io::ErrorKind::StorageFull.into()));
+        }
+    }
     let mut hash = Sha256::new();
     let mut done = 0_u64;
     let mut last: Option<Instant> = None;

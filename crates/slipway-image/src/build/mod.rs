@@ -24,8 +24,8 @@ mod tree;
 pub mod words;
 
 pub use bases::LocalImages;
-pub use builder::{BuildOutcome, Builder, Events};
-pub use context::unpack_context;
+pub use builder::{BuildOutcome, Builder, Events, read_dockerfile};
+pub use context::{is_archive, unpack_context};
 pub use copy::copy_folder_out;
 pub use error::{
     ArchiveError, BuildError, ContextError, CopyError, FetchError, ModeError, OwnerError, SelectError,

@@ -4,7 +4,6 @@ mod secrets;
 mod stdin;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -133,10 +132,7 @@ fn request(args: Args, given: Option<&Given>) -> Result<BuildRequest, Failure> {
             return Err(Failure::usage("standard input cannot be both the context and the Dockerfile"));
         }
         (Some(file), None) if file == Path::new("-") => {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(|e| failure::io("read the Dockerfile from", Path::new("standard input"), &e))?;
+            let text = stdin::text(std::io::stdin().lock())?;
             (context.join("Dockerfile"), Some(text))
         }
         // In a context that came as a tar the Dockerfile is named by its path there.
@@ -183,17 +179,14 @@ fn context(path: &Path) -> Result<PathBuf, Failure> {
 
 /// The Dockerfile's text, for diagnostics that point into it.
 fn source(request: &BuildRequest) -> Result<String, Failure> {
-    match &request.dockerfile_text {
-        Some(text) => Ok(text.clone()),
-        None => std::fs::read_to_string(&request.dockerfile).map_err(|error| {
-            let failure = failure::io("read the Dockerfile", &request.dockerfile, &error);
-            if error.kind() == std::io::ErrorKind::NotFound {
-                failure.hint("name it with `-f FILE`, or give the folder that holds a `Dockerfile`")
-            } else {
-                failure
-            }
-        }),
-    }
+    slipway_image::build::read_dockerfile(request).map_err(|error| {
+        let failure = failure::io("read the Dockerfile", &request.dockerfile, &error);
+        if error.kind() == std::io::ErrorKind::NotFound {
+            failure.hint("name it with `-f FILE`, or give the folder that holds a `Dockerfile`")
+        } else {
+            failure
+        }
+    })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {

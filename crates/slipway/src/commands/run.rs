@@ -198,7 +198,6 @@ fn spec(context: &Context, args: Args) -> Result<ContainerSpec, Failure> {
         match volume(text)? {
             Volume::Own(target) => volumes.push(target),
             Volume::Shown { source, target, read_only } => {
-                let source = existing(context, &source)?;
                 mounts.push(Mount::Bind { source, target, read_only });
             }
         }
@@ -210,7 +209,7 @@ fn spec(context: &Context, args: Args) -> Result<ContainerSpec, Failure> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(Failure::usage(format!("--label `{text}`: expected KEY=VALUE"))),
     };
-    Ok(ContainerSpec {
+    let mut spec = ContainerSpec {
         name: args.name,
         image: args.image,
         entrypoint: args.entrypoint.map(|e| if e.is_empty() { Vec::new() } else { vec![e] }),
@@ -227,7 +226,14 @@ fn spec(context: &Context, args: Args) -> Result<ContainerSpec, Failure> {
         interactive: args.interactive,
         stop_signal: args.stop_signal,
         labels: args.labels.iter().map(label).collect::<Result<_, _>>()?,
-    })
+    };
+    // Last, so that a mistake elsewhere on the command line leaves no folders behind.
+    for mount in &mut spec.mounts {
+        if let Mount::Bind { source, .. } = mount {
+            *source = existing(context, source)?;
+        }
+    }
+    Ok(spec)
 }
 
 /// `KEY=value` pairs; a bare `KEY` takes this process's value, or nothing when there is none.
@@ -258,6 +264,12 @@ fn existing(context: &Context, source: &Path) -> Result<PathBuf, Failure> {
     let fail = |error: std::io::Error| crate::failure::io("mount", source, &error);
     match source.canonicalize() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if let Ok(link) = source.read_link() {
+                let (source, link) = (source.display(), link.display());
+                return Err(Failure::usage(format!(
+                    "cannot mount {source}: it is a symbolic link to {link}, which does not exist"
+                )));
+            }
             std::fs::create_dir_all(source).map_err(fail)?;
             context.printer.note(format!("made the folder {}, which --volume names", source.display()));
             source.canonicalize().map_err(fail)

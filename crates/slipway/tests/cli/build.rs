@@ -227,6 +227,26 @@ fn contexts_on_standard_input() {
     s.run_with(&["build", "-f", "-", "-"], b"FROM box\n").fails(2);
     let stderr = s.run_with(&["build", "-"], &[0xff, 0xfe, 0x00]).fails(2);
     assert!(stderr.contains("neither a tar"), "{stderr}");
+    // A link out of the archive is no Dockerfile.
+    s.write("outside", "FROM box\nRUN echo secret-of-the-host\n");
+    std::os::unix::fs::symlink(s.path("outside"), s.path("p/link")).unwrap();
+    let tar = s.path("link.tar");
+    let status =
+        std::process::Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(s.path("p")).arg(".").status();
+    assert!(status.unwrap().success());
+    let outcome = s.run_with(&["build", "-f", "link", "-"], &std::fs::read(&tar).unwrap());
+    assert!(outcome.code != 0 && !outcome.stderr.contains("secret-of-the-host"), "{}", outcome.stderr);
+    // Several secrets as long as they may be are one request.
+    s.write("large", &"x".repeat(500 << 10));
+    let large = s.path("large").display().to_string();
+    let secrets: Vec<String> = (0..6).map(|n| format!("--secret=id=s{n},src={large}")).collect();
+    let mut build = vec!["build", "-q", "-f", "Dockerfile"];
+    build.extend(secrets.iter().map(String::as_str));
+    let folder = s.path("p").display().to_string();
+    let dockerfile = format!("{folder}/Dockerfile");
+    build[3] = &dockerfile;
+    build.push(&folder);
+    s.run(&build).ok();
     let left = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
     let left: Vec<_> =
         left.filter(|e| e.file_name().to_string_lossy().starts_with("slipway-context-")).collect();

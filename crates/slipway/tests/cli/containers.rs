@@ -111,6 +111,15 @@ fn volumes_start_with_the_images_files_and_stay_out_of_the_image() {
     let outcome = s.run(&["run", "--rm", "-v", &missing, "box", "touch", "/x/f"]);
     assert!(outcome.stderr.contains("made the folder"), "{}", outcome.stderr);
     assert!(s.path("made/here/f").exists());
+    // Nothing is made for a command line that is wrong.
+    let missing = format!("{}:/x", s.path("unmade").display());
+    s.run(&["run", "--rm", "-v", &missing, "-v", "named:/y", "box", "true"]).fails(125);
+    s.run(&["run", "--rm", "-v", &missing, "-l", "=x", "box", "true"]).fails(125);
+    assert!(!s.path("unmade").exists());
+    std::os::unix::fs::symlink("nowhere", s.path("dangling")).unwrap();
+    let dangling = format!("{}:/x", s.path("dangling").display());
+    let stderr = s.run(&["run", "--rm", "-v", &dangling, "box", "true"]).fails(125);
+    assert!(stderr.contains("symbolic link to nowhere"), "{stderr}");
     s.finish();
 }
 

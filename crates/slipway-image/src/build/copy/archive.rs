@@ -34,6 +34,13 @@ pub(crate) enum Compression {
     Xz,
 }
 
+/// What becomes of devices and named pipes in an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Special {
+    Make,
+    Skip,
+}
+
 /// Why an archive cannot be extracted.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
@@ -127,11 +134,13 @@ impl Writer<'_> {
         compression: Compression,
         shown: &str,
         destination: &str,
+        special: Special,
     ) -> Result<(), CopyError> {
         let fail = |source| CopyError::Archive { path: shown.to_owned(), source };
         let base = self.ensure_dir(Path::new(destination))?.path;
         let reader = decompress(file, compression).map_err(|error| fail(ArchiveError::Read(error)))?;
-        let mut extraction = Extraction { writer: self, base, shown, folders: BTreeMap::new(), bytes: 0 };
+        let mut extraction =
+            Extraction { writer: self, base, shown, special, folders: BTreeMap::new(), bytes: 0 };
         let mut archive = Archive::new(reader);
         let entries = archive.entries().map_err(|error| fail(ArchiveError::Read(error)))?;
         for (count, entry) in entries.enumerate() {
@@ -152,6 +161,7 @@ struct Extraction<'a> {
     /// Path inside of the folder that receives everything.
     base: PathBuf,
     shown: &'a str,
+    special: Special,
     /// Folders of the archive and the times that they get at the end.
     folders: BTreeMap<PathBuf, Timestamps>,
     bytes: u64,
@@ -203,6 +213,11 @@ impl Extraction<'_> {
         let times = Timestamps { last_access: time, last_modification: time };
         if path.as_os_str().is_empty() {
             // The destination's own mode and owner are not the archive's business.
+            return Ok(());
+        }
+        if self.special == Special::Skip
+            && (kind.is_fifo() || kind.is_character_special() || kind.is_block_special())
+        {
             return Ok(());
         }
         let (dir, name) = self.parent(&path)?;

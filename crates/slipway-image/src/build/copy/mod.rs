@@ -29,7 +29,7 @@ use super::runner::CancelFlag;
 use super::tree::{Entry, EntryKind, Tree, TreeError, fill_hashes, scan, stamp_of};
 
 pub use archive::ArchiveError;
-pub(crate) use archive::sniff;
+pub(crate) use archive::{Special, sniff};
 pub use mode::ModeError;
 pub(crate) use mode::{ModeChange, parse_mode};
 pub use owner::OwnerError;

@@ -1,6 +1,6 @@
 //! `COPY --parents`: what a source names, with the folders that lead to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 use super::glob::{Glob, has_wildcard};
 use super::select::{SelectError, Selected, admitted, list, normal};
 use crate::build::root::{Found, Root};
+use crate::build::runner::CancelFlag;
 use crate::build::tree::{Rules, Verdict};
 
 /// One match of a source, and the folders that are made for it.
@@ -27,14 +28,18 @@ pub(crate) fn select_with_parents(
     source: &str,
     place: &str,
     contained: bool,
+    cancel: &CancelFlag,
 ) -> Result<Vec<Kept>, SelectError> {
     let fail = |error| SelectError::Io { path: source.to_owned(), place: place.to_owned(), source: error };
     let missing = || SelectError::Missing { path: source.to_owned(), place: place.to_owned() };
     let (pivot, kept) = source.split_once("/./").unwrap_or(("", source));
     let pivot: PathBuf = normal(pivot, source, contained)?.into_iter().collect();
-    let parts = normal(kept, source, contained)?;
-    let mut search = Search { root, rules, pivot: &pivot, source, found: BTreeSet::new() };
+    let mut parts = normal(kept, source, contained)?;
+    parts.dedup_by(|a, b| *a == "**" && *b == "**");
+    let (found, seen) = (BTreeSet::new(), HashSet::new());
+    let mut search = Search { root, rules, pivot: &pivot, source, cancel, found, seen };
     search.walk(Path::new(""), &parts).map_err(|error| match error {
+        Failed::Cancelled => SelectError::Cancelled,
         Failed::Pattern => SelectError::Pattern(source.to_owned()),
         Failed::Io(error) => fail(error),
     })?;
@@ -65,11 +70,15 @@ struct Search<'s> {
     rules: &'s dyn Rules,
     pivot: &'s Path,
     source: &'s str,
+    cancel: &'s CancelFlag,
     /// Paths below the pivot, as written or matched.
     found: BTreeSet<PathBuf>,
+    /// Folders that were listed, with how many parts of the pattern were left: several `**` lead there by many ways.
+    seen: HashSet<(PathBuf, usize, bool)>,
 }
 
 enum Failed {
+    Cancelled,
     Pattern,
     Io(io::Error),
 }
@@ -86,6 +95,12 @@ impl Search<'_> {
             let searched = self.source.contains(['*', '?', '[']);
             let there = !searched || self.root.find(&self.pivot.join(&next)).map_err(Failed::Io)?.is_some();
             return if there { self.walk(&next, rest) } else { Ok(()) };
+        }
+        if self.cancel.is_cancelled() {
+            return Err(Failed::Cancelled);
+        }
+        if !self.seen.insert((at.to_owned(), parts.len(), *part == "**")) {
+            return Ok(());
         }
         if *part == "**" {
             if rest.is_empty() {
@@ -111,5 +126,37 @@ impl Search<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::context::Everything;
+
+    fn found(root: &Root, source: &str, cancel: &CancelFlag) -> Result<Vec<PathBuf>, SelectError> {
+        let kept = select_with_parents(root, &Everything, source, "here", true, cancel)?;
+        Ok(kept.into_iter().map(|one| one.below).collect())
+    }
+
+    #[test]
+    fn many_wildcards_look_at_each_folder_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep: PathBuf = std::iter::repeat_n("a", 60).collect();
+        std::fs::create_dir_all(dir.path().join(&deep)).unwrap();
+        std::fs::write(dir.path().join(&deep).join("f"), "").unwrap();
+        std::fs::write(dir.path().join("f"), "").unwrap();
+        let (root, cancel) = (Root::open(dir.path()).unwrap(), CancelFlag::new());
+        let both = [deep.join("f"), PathBuf::from("f")];
+        for source in ["**/f", "**/**/**/f", "**/**/**/**/**/**/**/**/f"] {
+            let mut all = found(&root, source, &cancel).unwrap();
+            all.sort();
+            assert_eq!(all, both, "{source}");
+        }
+        // Without a memory these would take for ever.
+        let source = format!("{}f", "**/a/".repeat(12));
+        assert_eq!(found(&root, &source, &cancel).unwrap(), both[..1]);
+        cancel.cancel();
+        assert!(matches!(found(&root, "**/f", &cancel), Err(SelectError::Cancelled)));
     }
 }

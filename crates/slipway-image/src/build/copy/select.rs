@@ -40,6 +40,9 @@ pub enum SelectError {
     /// A malformed pattern.
     #[error("`{0}` is not a valid pattern")]
     Pattern(String),
+    /// The build was cancelled.
+    #[error("the build was cancelled")]
+    Cancelled,
     /// Something could not be read.
     #[error("cannot read `{path}` in {place}")]
     Io {

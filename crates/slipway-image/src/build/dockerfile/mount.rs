@@ -164,7 +164,8 @@ fn kind(options: Options) -> Result<MountKind, Problem> {
                 code: "invalid-mount",
                 message: "`uid`, `gid` and `mode` of an `ssh` mount are not supported".to_owned(),
                 hint: Some(
-                    "leave them out: the socket keeps the agent's own owner and mode, and root may use it".to_owned(),
+                    "leave them out: the socket keeps the agent's own owner and mode, and root may use it"
+                        .to_owned(),
                 ),
             });
         }

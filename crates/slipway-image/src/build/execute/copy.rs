@@ -17,14 +17,17 @@ use super::stage::StageState;
 use super::steps::Step;
 use crate::build::cache::Made;
 use crate::build::context::Everything;
-use crate::build::copy::{Selected, UserNames, Writer, resolve_owner, select, select_with_parents, sniff};
+use crate::build::copy::{
+    Selected, Special, UserNames, Writer, resolve_owner, select, select_with_parents, sniff,
+};
 use crate::build::dockerfile::{Copy, Word};
 use crate::build::error::{Fault, StepErrorKind};
 use crate::build::ignore::Ignore;
 use crate::build::plan::find_stage;
 use crate::build::root::Root;
 use crate::build::tree::{
-    EntryKind, HashCache, Rules, Tree, TreeError, content_digest, fill_hashes, folder_alone, scan,
+    EntryKind, Excluding, HashCache, Rules, Tree, TreeError, Verdict, content_digest, fill_hashes,
+    folder_alone, scan,
 };
 use crate::store::Staging;
 
@@ -164,7 +167,9 @@ impl Build<'_> {
 
     /// What `--parents` brings: the folders above each match, and the match itself.
     fn with_parents(&self, order: &Order<'_>, text: &str, origin: &Origin<'_>) -> Result<Vec<Load>, Fault> {
-        let kept = select_with_parents(origin.root, origin.rules, text, origin.place, origin.contained)?;
+        let place = origin.place;
+        let cancel = &self.parts.cancel;
+        let kept = select_with_parents(origin.root, origin.rules, text, place, origin.contained, cancel)?;
         let mut loads = Vec::new();
         let mut made = HashSet::new();
         for one in kept {
@@ -207,10 +212,21 @@ impl Build<'_> {
         above: Option<&Path>,
     ) -> Result<Tree, TreeError> {
         let cancel = &self.parts.cancel;
-        let entries = scan(origin.root, &selected.at, origin.rules, cancel)?;
-        let mut tree = Tree { name: selected.name, at: selected.at, entries };
-        let own = if tree.is_dir() { Path::new("") } else { Path::new(&tree.name) }.to_owned();
-        tree.exclude(exclude, above.unwrap_or(&own));
+        let mut tree = Tree { name: selected.name, at: selected.at, entries: Vec::new() };
+        if exclude.is_empty() {
+            tree.entries = scan(origin.root, &tree.at, origin.rules, cancel)?;
+        } else {
+            let found = origin.root.find(&tree.at).map_err(|source| TreeError::io(&tree.at, source))?;
+            let is_dir = found.is_some_and(|found| found.is_dir());
+            let own = if is_dir { Path::new("") } else { Path::new(&tree.name) }.to_owned();
+            let above = above.unwrap_or(&own);
+            // What is left out may be what cannot be copied, or too much to look through.
+            let rules = Excluding { rules: origin.rules, patterns: exclude, at: &tree.at, above };
+            if rules.own(above, is_dir) != Verdict::Skip {
+                tree.entries = scan(origin.root, &tree.at, &rules, cancel)?;
+                tree.exclude(exclude, above);
+            }
+        }
         fill_hashes(origin.root, &mut tree, origin.cache, origin.rules.faithful(), cancel)?;
         Ok(tree)
     }
@@ -322,7 +338,7 @@ impl Build<'_> {
         let mut file = File::from(from.open_file(&tree.at).map_err(fail)?);
         let Some(compression) = sniff(&mut file).map_err(fail)? else { return Ok(false) };
         let check = file.try_clone().map_err(fail)?;
-        writer.extract(file, compression, &tree.name.to_string_lossy(), destination)?;
+        writer.extract(file, compression, &tree.name.to_string_lossy(), destination, Special::Make)?;
         // What was extracted must be what was hashed.
         let stat = rustix::fs::fstat(&check).map_err(|error| fail(error.into()))?;
         if crate::build::tree::stamp_of(&stat) != entry.stamp {

@@ -377,3 +377,28 @@ fn archives_cannot_leave() {
     let error = world.fail("FROM scratch\nADD cut /to/\n");
     assert!(error.to_string().contains("cannot extract `cut`"), "{error}");
 }
+
+#[test]
+fn what_is_excluded_is_not_looked_at() {
+    let world = World::new();
+    world.file("src/a", "a").file("src/run/keep", "k").file("src/run/b", "b").file("src/deep/c", "c");
+    let sockets = ["src/run/agent.sock", "src/agent.sock", "agent.sock"];
+    let _listeners =
+        sockets.map(|at| std::os::unix::net::UnixListener::bind(world.context().join(at)).unwrap());
+    let files = |copy: &str| world.files(&world.build(&format!("FROM scratch\n{copy}\n")).image());
+    assert_eq!(
+        files("COPY --exclude=**/*.sock --exclude=deep src /to/"),
+        ["/to/", "/to/a a", "/to/run/", "/to/run/b b", "/to/run/keep k"]
+    );
+    assert_eq!(
+        files("COPY --exclude=run --exclude=!run/keep --exclude=*.sock --exclude=deep src /to/"),
+        ["/to/", "/to/a a", "/to/run/", "/to/run/keep k"]
+    );
+    assert_eq!(files("COPY --exclude=*.sock --exclude=src agent.sock src/deep /to/"), ["/to/", "/to/c c"]);
+    assert_eq!(
+        files("COPY --parents --exclude=**/*.sock --exclude=src/run src /to/"),
+        ["/to/", "/to/src/", "/to/src/a a", "/to/src/deep/", "/to/src/deep/c c"]
+    );
+    let error = world.fail("FROM scratch\nCOPY src /to/\n");
+    assert!(error.to_string().contains("a socket"), "{error}");
+}

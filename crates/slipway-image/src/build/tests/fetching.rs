@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::world::World;
 use crate::build::{BuildError, FetchError, StepErrorKind};
 
-/// Answers `/file` with a body that can be changed, `/moved` with a redirect to it, `/loop` with one to itself, and everything else with 404.
+/// Answers `/` and `/file` with a body that can be changed, `/moved` with a redirect to it, `/loop` with one to itself, and everything else with 404.
 struct Server {
     port: u16,
     body: Arc<Mutex<String>>,
@@ -67,7 +67,9 @@ fn answer(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let path = first.split(' ').nth(1).unwrap_or_default();
     let (status, more, body) = match path {
-        "/file" | "/file?x=1" | "/file?token=hunter2" => ("200 OK", "last-modified: Tue, 15 Nov 1994 12:45:26 GMT\r\n", body),
+        "/" | "/file" | "/file?x=1" | "/file?token=hunter2" => {
+            ("200 OK", "last-modified: Tue, 15 Nov 1994 12:45:26 GMT\r\n", body)
+        }
         "/moved" => ("302 Found", "location: /file\r\n", ""),
         "/loop?token=hunter2" => ("302 Found", "location: /loop?token=hunter2\r\n", ""),
         _ => ("404 Not Found", "", "no"),
@@ -142,7 +144,7 @@ fn credentials_of_a_url_are_nowhere() {
         let error = world.fail_as("FROM scratch\nARG URL\nWORKDIR /in\nADD $URL /in/\n", |request| {
             request.build_args.insert("URL".into(), url);
         });
-        let text = format!("{error} {:?}", error.into_failure().error);
+        let text = format!("{error} {error:?}");
         assert!(text.contains(what) && !text.contains("hunter2"), "{text}");
     }
     // A folder that is there already asks for a name as well.

@@ -15,7 +15,7 @@ use super::root::Owner;
 use crate::store::FileStamp;
 
 pub(crate) use digest::{HashCache, content_digest, fill_hashes, kept_xattr};
-pub(crate) use scan::{Rules, Verdict, folder_alone, scan};
+pub(crate) use scan::{Excluding, Rules, Verdict, folder_alone, scan};
 
 /// Most entries that one COPY may bring.
 pub(crate) const MAX_ENTRIES: usize = 8_000_000;

@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 
 use super::{Entry, EntryKind, MAX_ENTRIES, THREADS, TreeError, describe, stamp_of};
+use crate::build::ignore::Ignore;
 use crate::build::root::{Owner, Root};
 use crate::build::runner::CancelFlag;
 
@@ -28,6 +29,45 @@ pub(crate) trait Rules: Sync {
 
     /// Whether owners, devices and extended attributes are copied: from images, never from a context.
     fn faithful(&self) -> bool;
+}
+
+/// Rules with patterns of `--exclude` on top.
+pub(crate) struct Excluding<'r> {
+    pub(crate) rules: &'r dyn Rules,
+    pub(crate) patterns: &'r Ignore,
+    /// The tree's top below the source's root.
+    pub(crate) at: &'r Path,
+    /// What the patterns see in its place.
+    pub(crate) above: &'r Path,
+}
+
+impl Excluding<'_> {
+    /// What the patterns say of a path as they see it.
+    pub(crate) fn own(&self, seen: &Path, is_dir: bool) -> Verdict {
+        let text = seen.to_string_lossy();
+        if !self.patterns.is_ignored(&text) {
+            Verdict::Keep
+        } else if is_dir && !self.patterns.may_skip_folder(&text) {
+            Verdict::Descend
+        } else {
+            Verdict::Skip
+        }
+    }
+}
+
+impl Rules for Excluding<'_> {
+    fn verdict(&self, path: &Path, is_dir: bool) -> Verdict {
+        let seen = self.above.join(path.strip_prefix(self.at).unwrap_or(path));
+        match (self.rules.verdict(path, is_dir), self.own(&seen, is_dir)) {
+            (Verdict::Skip, _) | (_, Verdict::Skip) => Verdict::Skip,
+            (Verdict::Descend, _) | (_, Verdict::Descend) => Verdict::Descend,
+            (Verdict::Keep, Verdict::Keep) => Verdict::Keep,
+        }
+    }
+
+    fn faithful(&self) -> bool {
+        self.rules.faithful()
+    }
 }
 
 /// One listed entry and, for a folder, the number of its own listing.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::Response;
 use axum::routing::post;
 use slipway_types::build::BuildRequest;
@@ -11,8 +11,11 @@ use slipway_types::build::BuildRequest;
 use super::super::{App, builds};
 use super::{Body, stream};
 
+/// Longest request: a Dockerfile and a good number of secrets, each as long as they may be and written as JSON.
+const MAX_REQUEST: usize = 64 << 20;
+
 pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/build", post(build))
+    Router::new().route("/v1/build", post(build).layer(DefaultBodyLimit::max(MAX_REQUEST)))
 }
 
 async fn build(State(app): State<Arc<App>>, Body(request): Body<BuildRequest>) -> Response {
