@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM while a command waits for a training run.
+//! Signals that end a command: Ctrl-C and SIGTERM while it waits for a training run.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -11,6 +11,7 @@ use slipway_image::build::{CancelFlag, dockerfile, is_archive, unpack_context};
 use tempfile::TempDir;
 
 use crate::failure::{self, Failure};
+use crate::interrupt::not_ignored;
 
 const INPUT: &str = "standard input";
 const PREFIX: &str = "slipway-context-";
@@ -93,9 +94,7 @@ impl Ending {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let ending = Self { cancel: CancelFlag::new(), writing: Arc::default() };
         // One that the caller ignores, as `nohup` does, stays ignored.
-        let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
-        let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
-        let mut signals = signal_hook::iterator::Signals::new(wanted)
+        let mut signals = signal_hook::iterator::Signals::new(not_ignored(&[SIGHUP, SIGINT, SIGTERM]))
             .map_err(|error| failure::io("watch signals for", folder, &error))?;
         let (folder, cancel, writing) =
             (folder.to_owned(), ending.cancel.clone(), Arc::clone(&ending.writing));
@@ -122,12 +121,6 @@ impl Ending {
         }
         written
     }
-}
-
-/// The mask of ignored signals in the text of `/proc/self/status`.
-fn ignored_signals(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Removes folders of this user's whose processes were killed. Best effort: they only take space.
@@ -176,12 +169,6 @@ mod tests {
         sweep(temporary.path());
         assert!(!gone.exists());
         assert!(used.exists() && new.exists() && other.exists());
-    }
-
-    #[test]
-    fn ignored_signals_are_a_mask() {
-        assert_eq!(ignored_signals("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\tff\n"), 0x1001);
-        assert_eq!(ignored_signals(""), 0);
     }
 
     #[test]
