@@ -29,7 +29,7 @@ pub(super) fn for_service(
     }
     let from = if from.is_empty() { Value::Null } else { from.into() };
     let ingress = json!([{ "from": from, "ports": [{"port": HTTP}] }]);
-    let egress = if spec.egress { json!([{}]) } else { json!([]) };
+    let egress = if spec.egress { json!([{}]) } else { Value::Null };
     let why = if spec.gateway.is_some() {
         "Who reaches the pods: the gateway, on the port that they answer on."
     } else {
@@ -46,13 +46,15 @@ pub(super) fn for_run(run: &TrainingRun, id: &Identity, out: &mut Rendered) {
     let alone = run.ranks == 1;
     let egress = match (run.egress, alone) {
         (true, _) => json!([{}]),
-        (false, true) => json!([]),
+        (false, true) => Value::Null,
         (false, false) => json!([{ "to": [each_other] }, dns]),
     };
-    let ingress = if alone { json!([]) } else { json!([{ "from": [each_other] }]) };
+    let ingress = if alone { Value::Null } else { json!([{ "from": [each_other] }]) };
     add("Whom the ranks reach, and who reaches them.", id, &ingress, &egress, out);
 }
 
+/// A direction without rules is closed by being named. An empty list would say the same, and the API server, which keeps
+/// none, would take each apply for a change.
 fn add(why: &str, id: &Identity, ingress: &Value, egress: &Value, out: &mut Rendered) {
     out.add(
         format!("{why} {CAVEAT}"),

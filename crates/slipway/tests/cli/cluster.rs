@@ -35,7 +35,7 @@ impl Cluster {
             let text =
                 std::fs::read(&path).expect("TEST_REGISTRY is set, or cluster.json is beside the kubeconfig");
             let value: Value = serde_json::from_slice(&text).unwrap();
-            format!("127.0.0.1:{}", value["registry_port"])
+            format!("127.0.0.1:{}", value["registryPort"].as_u64().expect("cluster.json has the port"))
         });
         let namespace = format!("slipway-{name}-{}", std::process::id());
         let this = Self { kubeconfig, registry, namespace };
@@ -53,9 +53,10 @@ impl Cluster {
     fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "kubectl {arguments:?}\n{stderr}\n{}", self.state());
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "kubectl {arguments:?}\n{stdout}\n{stderr}\n{}", self.state());
         assert!(!stderr.contains("Warning:"), "kubectl {arguments:?}: {stderr}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        stdout
     }
 
     /// What people would look at when something is wrong.
@@ -174,11 +175,16 @@ fn an_exported_service_answers_as_the_native_one_does() {
     assert_eq!(before.iter().filter(|(name, ..)| name.contains("Deployment")).count(), 1, "{before:?}");
 
     // Another shape of the same service is a change of the same objects, for newer clusters.
-    s.run(
-        &[&export[..], &["--type", "NodePort", "--kubernetes-version", "1.30", "--replicas", "1"]].concat(),
-    )
-    .ok();
+    let other = ["--type", "NodePort", "--kubernetes-version", "1.30", "--replicas", "1"];
+    let changed = s.run(&[&export[..], &other].concat());
+    assert_eq!(changed.code, 0, "{}", changed.stderr);
     cluster.apply(folder, NAME);
+    // One pod needs no disruption budget, and the command says how the cluster gets rid of it.
+    let kept: Vec<&str> =
+        changed.stderr.lines().filter_map(|line| line.split_once("kubectl ")).map(|(_, rest)| rest).collect();
+    let delete = kept.iter().find(|rest| rest.starts_with("delete ")).expect(&changed.stderr);
+    assert!(delete.contains("poddisruptionbudget/"), "{delete}");
+    cluster.kubectl(&delete.split_whitespace().collect::<Vec<_>>());
     assert_eq!(cluster.predict(NAME, NAME, &request), native);
     cluster.delete(folder);
 

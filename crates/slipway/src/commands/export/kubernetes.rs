@@ -301,12 +301,27 @@ fn write(context: &Context, args: &Args, folder: &Path, files: &[ExportedFile]) 
         }
         for path in &written.removed {
             context.printer.note(format!("removed {}", folder.join(path).display()));
+            // `kubectl apply` adds and changes; helm removes by itself.
+            if let Some(object) = object_of(path).filter(|_| args.helm.is_none()) {
+                let namespace = &args.namespace;
+                context
+                    .printer
+                    .note(format!("  a cluster keeps it until:  kubectl delete -n {namespace} {object}"));
+            }
         }
         if written.changed.is_empty() && written.removed.is_empty() {
             context.printer.note("nothing changed");
         }
     }
     Ok(())
+}
+
+/// The object that a file of ours holds, as `kind/name`: its name says so.
+fn object_of(path: &str) -> Option<String> {
+    let file = path.rsplit('/').next()?.strip_suffix(".yaml")?;
+    let (number, rest) = file.split_once('-')?;
+    let (kind, name) = rest.split_once('-')?;
+    number.bytes().all(|b| b.is_ascii_digit()).then(|| format!("{kind}/{name}"))
 }
 
 /// Errors of rendering are mistakes in what was asked for.
@@ -317,6 +332,15 @@ fn render_failure(error: &RenderError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_tell_their_objects() {
+        assert_eq!(object_of("base/03-configmap-a-b-1.yaml").as_deref(), Some("configmap/a-b-1"));
+        for other in ["kustomization.yaml", "base/kustomization.yaml", "Chart.yaml", "x-y-z.yaml", "01-a.txt"]
+        {
+            assert_eq!(object_of(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn ranges_have_two_ends() {
