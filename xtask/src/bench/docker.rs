@@ -35,7 +35,13 @@ impl Docker {
         command.arg("--exec-root").arg(folder.join("exec"));
         command.arg("--pidfile").arg(folder.join("pid"));
         command.arg("-H").arg(host(&folder));
-        command.args(["--cgroup-parent", &cgroup, "--exec-opt", "native.cgroupdriver=cgroupfs"]);
+        // From the root of the hierarchies, whatever cgroup this runs in.
+        command.args([
+            "--cgroup-parent",
+            &format!("/{cgroup}"),
+            "--exec-opt",
+            "native.cgroupdriver=cgroupfs",
+        ]);
         // A configuration of the machine's must not change what is measured.
         let config = folder.join("daemon.json");
         std::fs::write(&config, "{}").map_err(Error::io("write", &config))?;

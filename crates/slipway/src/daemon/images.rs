@@ -165,9 +165,14 @@ fn import_from(app: &App, pairs: &[(String, String)], reader: &mut impl Read) ->
         .store
         .import_rootfs(reader, &plain_config()?, &UnpackLimits::default())
         .map_err(|e| naming_disk(&app.store, e.is_out_of_space(), store_error(e)))?;
-    let id = if changes.is_empty() { imported } else { changed(app, &imported, &changes)? };
-    app.store.tag(&id, &name).map_err(store_error)?;
+    let id = if changes.is_empty() { Ok(imported.clone()) } else { changed(app, &imported, &changes) };
+    let id = id.and_then(|id| app.store.tag(&id, &name).map(|_| id).map_err(store_error));
     drop(lease);
+    if !matches!(&id, Ok(id) if *id == imported) {
+        // Nobody asked for the image without the changes; what may still need it leaves it to `prune`.
+        let _ = app.store.remove_image(imported.as_str(), true);
+    }
+    let id = id?;
     app.event(&format!("image/{}", name.familiar()), "image.imported", &format!("{id} was imported."));
     Ok(id)
 }
@@ -207,7 +212,7 @@ fn changed(app: &App, image: &Digest, changes: &[&str]) -> Result<Digest, ApiErr
         ..BuildRequest::default()
     };
     let built = app.builder.build(&request, &|_| {}, &CancelFlag::new());
-    // Takes the name off; the layer stays with the image that was just made of it.
+    // Takes the name off only: the caller's lease keeps the image.
     app.store.remove_image(&name.to_string(), true).map_err(store_error)?;
     let built = built.map_err(|error| {
         let failure = error.into_failure();

@@ -51,7 +51,9 @@ fn import_sets_the_configuration() {
     s.run(&["import", "-c", "RUN true", gz.to_str().unwrap(), "bad"]).fails(2);
     s.run(&["import", s.path("settings.toml").to_str().unwrap(), "bad"]).fails(1);
     s.run(&["import", "/absent", "bad"]).fails(3);
-    assert!(!s.run(&["images"]).ok().contains("bad"));
+    s.run(&["import", "-c", "EXPOSE nowhere", gz.to_str().unwrap(), "bad"]).fails(2);
+    let listed = s.run(&["images"]).ok();
+    assert!(!listed.contains("bad") && !listed.contains("<none>"), "{listed}");
     s.finish();
 }
 
