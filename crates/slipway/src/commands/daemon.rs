@@ -17,7 +17,7 @@ pub struct Args {
 enum Action {
     /// Say whether a daemon runs, and which
     Status,
-    /// End the daemon; containers and the gateway go on
+    /// End the daemon; containers go on, and the gateway while there are services
     Stop,
 }
 

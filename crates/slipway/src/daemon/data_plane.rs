@@ -83,13 +83,18 @@ impl DataPlane {
             self.last_metrics = Some(Instant::now());
             write(&self.folder, "containers.prom", self.metrics(records, observed).as_bytes())?;
         }
-        match (records.is_empty(), gateway_pid(&self.folder)) {
-            (false, None) => self.start(),
-            (true, Some(pid)) => {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-                Ok(())
-            }
-            _ => Ok(()),
+        if records.is_empty() {
+            self.end();
+        } else if gateway_pid(&self.folder).is_none() {
+            return self.start();
+        }
+        Ok(())
+    }
+
+    /// Asks the gateway to end, if it runs.
+    pub fn end(&self) {
+        if let Some(pid) = gateway_pid(&self.folder) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
 

@@ -42,6 +42,10 @@ pub fn run(app: &Arc<App>, handle: &Handle) {
             let _ = tokio::time::timeout(pause, app.changed.notified()).await;
         });
     }
+    // The last service may have gone since the last pass; then nothing needs the gateway, and nobody would end it.
+    if app.state.services().is_ok_and(|services| services.is_empty()) {
+        reconciler.data_plane.end();
+    }
 }
 
 struct Reconciler {

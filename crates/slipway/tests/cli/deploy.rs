@@ -82,5 +82,12 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     // A daemon that has not looked at the replicas yet does not call them gone.
     kill(s.daemon_pid(), "KILL");
     assert!(s.run(&["services"]).ok().contains("1/1"));
+    // Without services nothing needs the gateway, however soon the daemon is told to end.
+    let gateway = s.gateway_pid();
+    s.run(&["delete", "tiny"]).ok();
+    s.run(&["daemon", "stop"]).ok();
+    wait_for("the gateway's end", Duration::from_secs(10), || {
+        (!std::path::Path::new(&format!("/proc/{gateway}")).exists()).then_some(())
+    });
     s.finish();
 }
