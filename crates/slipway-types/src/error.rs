@@ -60,6 +60,11 @@ impl ApiError {
         Self { code, message: error.to_string(), causes, hint: None }
     }
 
+    /// The message and its causes in one line, as for a log.
+    pub fn chain(&self) -> String {
+        self.causes.iter().fold(self.message.clone(), |text, cause| format!("{text}: {cause}"))
+    }
+
     /// Adds what to do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {

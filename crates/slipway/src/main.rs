@@ -15,6 +15,7 @@ mod query;
 mod settings;
 mod wire;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -32,10 +33,9 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let usual = if error.use_stderr() { exit::USAGE } else { 0 };
             // Nothing can be done when even this cannot be written.
             let _ = error.print();
-            return ExitCode::from(if usual == 0 { 0 } else { usage_code(std::env::args(), usual) });
+            return ExitCode::from(if error.use_stderr() { usage_code(std::env::args_os()) } else { 0 });
         }
     };
     let printer = Printer::new();
@@ -52,17 +52,17 @@ fn main() -> ExitCode {
 }
 
 /// `run` and `exec` have Docker's exit codes: whatever keeps the container's process from being tried is 125.
-fn usage_code(arguments: impl Iterator<Item = String>, usual: u8) -> u8 {
+fn usage_code(arguments: impl Iterator<Item = OsString>) -> u8 {
     let mut arguments = arguments.skip(1);
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--root" => drop(arguments.next()),
-            "run" | "exec" => return exit::CONTAINER_FAILED,
-            option if option.starts_with('-') => {}
+        match argument.to_str() {
+            Some("--root") => drop(arguments.next()),
+            Some("run" | "exec") => return exit::CONTAINER_FAILED,
+            Some(option) if option.starts_with('-') => {}
             _ => break,
         }
     }
-    usual
+    exit::USAGE
 }
 
 #[cfg(test)]
@@ -71,10 +71,12 @@ mod tests {
 
     #[test]
     fn mistakes_in_run_and_exec_are_125() {
-        let code = |line: &str| usage_code(line.split(' ').map(str::to_owned), 2);
+        let code = |line: &str| usage_code(line.split(' ').map(OsString::from));
         assert_eq!(code("slipway run --bad"), 125);
         assert_eq!(code("slipway --root /r exec"), 125);
         assert_eq!(code("slipway --root=/r run"), 125);
+        let not_text: OsString = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+        assert_eq!(usage_code(["slipway".into(), "run".into(), not_text].into_iter()), 125);
         assert_eq!(code("slipway build run"), 2);
         assert_eq!(code("slipway --root run ps"), 2);
     }

@@ -10,7 +10,6 @@ use clap::ValueEnum;
 use hyper::Method;
 use slipway_types::build::{BuildEvent, BuildFailure, BuildRequest};
 use slipway_types::container::NetworkMode;
-use slipway_types::{ApiError, ErrorCode};
 
 use self::stdin::Given;
 use super::Context;
@@ -89,13 +88,7 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let moving = style == Style::Auto && context.printer.is_terminal();
     let mut progress = BuildProgress::new(context.printer, moving, quiet, &request.dockerfile, source);
     // A check ends without an event of its own.
-    let mut outcome = if request.check_only {
-        Ok(0)
-    } else {
-        let error = ApiError::new(ErrorCode::Internal, "the daemon ended the build without a result");
-        let log = context.settings.root.join("daemon.log");
-        Err(error.with_hint(format!("{} tells more; then build again", log.display())).into())
-    };
+    let mut outcome = if request.check_only { Ok(0) } else { Err(context.no_result("the build")) };
     client.stream(Method::POST, "/v1/build", Some(&request), |event: BuildEvent| {
         progress.show(&event);
         match event {

@@ -38,6 +38,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use slipway_types::{ApiError, ErrorCode};
+
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -105,6 +107,14 @@ impl Context {
     /// The context of this process.
     pub fn new(root: Option<PathBuf>, printer: Printer) -> Result<Self, Failure> {
         Ok(Self { settings: Settings::resolve(root)?, printer })
+    }
+
+    /// What to say when the daemon's answer ends before it says how something, such as `the build`, came out.
+    pub fn no_result(&self, what: &str) -> Failure {
+        let log = self.settings.root.join("daemon.log");
+        ApiError::new(ErrorCode::Internal, format!("the daemon ended {what} without a result"))
+            .with_hint(format!("{} tells more; then try again", log.display()))
+            .into()
     }
 
     /// The daemon, started if none runs.

@@ -2,8 +2,8 @@
 
 use hyper::Method;
 use serde_json::json;
+use slipway_types::Digest;
 use slipway_types::image::TransferEvent;
-use slipway_types::{ApiError, Digest, ErrorCode};
 
 use super::Context;
 use crate::failure::Failure;
@@ -51,8 +51,7 @@ pub fn transferred(
     quiet: bool,
 ) -> Result<Digest, Failure> {
     let mut progress = TransferProgress::new(context.printer, verb);
-    let broken = || ApiError::new(ErrorCode::Internal, "the daemon ended the transfer without a result");
-    let mut outcome = Err(broken().into());
+    let mut outcome = Err(context.no_result("the transfer"));
     context.client()?.stream(Method::POST, path, Some(body), |event: TransferEvent| {
         if !quiet {
             progress.show(&event);

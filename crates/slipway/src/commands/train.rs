@@ -71,8 +71,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     }
     let path = if args.detach { "/v1/runs?detach=true" } else { "/v1/runs" };
     let printer = context.printer;
-    let mut code = exit::FAILED;
-    let mut failed = None;
+    let mut outcome = Err(context.no_result("the run"));
     let client = context.client()?;
     let interrupts = match args.detach {
         true => None,
@@ -83,28 +82,26 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         match event {
             RunEvent::Started(status) if args.detach => {
                 printer.line(&status.id);
-                code = 0;
+                outcome = Ok(0);
             }
             RunEvent::Started(status) => {
                 interrupts.iter().for_each(|interrupts| interrupts.started(&status.id));
             }
             RunEvent::Finished(status) => {
                 let signal = interrupts.as_ref().and_then(Interrupts::signal);
-                code = match (status.state, signal.and_then(|signal| u8::try_from(128 + signal).ok())) {
-                    (RunState::Succeeded, _) => 0,
-                    (RunState::Cancelled, Some(code)) => code,
-                    _ => exit::FAILED,
-                };
+                outcome =
+                    Ok(match (status.state, signal.and_then(|signal| u8::try_from(128 + signal).ok())) {
+                        (RunState::Succeeded, _) => 0,
+                        (RunState::Cancelled, Some(code)) => code,
+                        _ => exit::FAILED,
+                    });
             }
-            RunEvent::Failed(error) => failed = Some(error),
+            RunEvent::Failed(error) => outcome = Err(error.into()),
             RunEvent::Log(_) => {}
         }
         Ok(())
     })?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(code),
-    }
+    outcome
 }
 
 /// What a project's training runs.

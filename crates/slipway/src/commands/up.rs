@@ -10,7 +10,7 @@ use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
 use super::Context;
 use super::build::failure_of;
 use super::train;
-use crate::failure::{self, Failure, exit};
+use crate::failure::{self, Failure};
 use crate::progress::BuildProgress;
 use crate::project_file::LoadedProject;
 
@@ -40,12 +40,12 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let request = request(&loaded, &args)?;
     let printer = context.printer;
     let dockerfile = request.build.dockerfile.clone();
-    let source = std::fs::read_to_string(&dockerfile).map_err(|e| {
+    let source = slipway_image::build::read_dockerfile(&request.build).map_err(|e| {
         failure::io("read the Dockerfile", &dockerfile, &e)
             .hint("`image.dockerfile` in slipway.toml names it")
     })?;
     let mut progress = BuildProgress::new(printer, printer.is_terminal(), false, &dockerfile, source);
-    let mut outcome: Result<UpOutcome, Failure> = Err(Failure::silent(exit::FAILED));
+    let mut outcome: Result<UpOutcome, Failure> = Err(context.no_result("`up`"));
     let mut build_failure = None;
     context.client()?.stream(Method::POST, "/v1/up", Some(&request), |event: UpEvent| {
         match event {

@@ -98,7 +98,7 @@ fn watch(app: &Arc<App>, id: &ContainerId) {
             // Whoever ran it in the foreground removes it as well: then there is nothing left to do.
             match remove(&watcher, id.as_str(), true) {
                 Err(error) if error.code != ErrorCode::NotFound => {
-                    tracing::warn!(%error, %id, "a container was not removed");
+                    tracing::warn!(error = error.chain(), %id, "a container was not removed");
                 }
                 _ => {}
             }
@@ -233,14 +233,16 @@ pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
         if record.is_none() && !kept {
             tracing::info!(%id, "removing a container that nobody knows");
             if let Err(error) = app.native.discard(&id) {
-                tracing::error!(error = %native_error(error), %id, "a container that nobody knows was not removed");
+                let error = native_error(error).chain();
+                tracing::error!(error, %id, "a container that nobody knows was not removed");
             }
         }
     }
     for record in known {
         // One damaged container must not keep the others, and this daemon, from coming back.
         if let Err(error) = recover_one(app, &record) {
-            tracing::error!(%error, id = %record.id, name = record.name, "a container was not recovered");
+            let error = error.chain();
+            tracing::error!(error, id = %record.id, name = record.name, "a container was not recovered");
         }
     }
     app.native.drop_stale_pins().map_err(native_error)

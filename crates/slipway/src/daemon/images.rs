@@ -16,6 +16,9 @@ use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
 use super::{App, credentials, models};
 
+/// Most that is read of what a client still sends after it was refused.
+const MAX_DRAINED: u64 = 16 << 30;
+
 /// Instructions that `import` accepts: those that only change the configuration.
 const CHANGES: [&str; 9] =
     ["CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"];
@@ -147,7 +150,7 @@ pub fn import(app: &App, pairs: &[(String, String)], mut reader: impl Read) -> R
     let outcome = import_from(app, pairs, &mut reader);
     if outcome.is_err() {
         // A client that still sends would see a broken connection instead of the reason.
-        let _ = std::io::copy(&mut reader, &mut std::io::sink());
+        let _ = std::io::copy(&mut reader.take(MAX_DRAINED), &mut std::io::sink());
     }
     outcome
 }

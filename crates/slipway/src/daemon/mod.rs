@@ -105,9 +105,11 @@ impl App {
     }
 
     /// Replicas as the reconciler last saw them; before its first look, as they are.
-    pub fn seen(&self) -> Vec<ObservedReplica> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        seen.unwrap_or_else(|| self.replicas.list().unwrap_or_default())
+    pub fn seen(&self) -> Result<Vec<ObservedReplica>, ApiError> {
+        match self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(seen) => Ok(seen),
+            None => self.replicas.list().map_err(|e| reconciler::engine_error(&e)),
+        }
     }
 
     /// Replaces what [`App::seen`] gives.

@@ -9,6 +9,7 @@ use slipway_image::model::{self, ModelMeta};
 use slipway_image::store::StoreError;
 use slipway_types::image::TransferEvent;
 use slipway_types::model::{Lineage, ModelFormat, ModelRef, ModelSelector, ModelVersion, valid_model_name};
+use slipway_types::run::RunStatus;
 use slipway_types::{ApiError, Digest, ErrorCode};
 
 use super::images::OnEvent;
@@ -120,13 +121,21 @@ pub fn image_user(pin: &str) -> Option<&str> {
     pin.strip_prefix(PIN)?.strip_prefix(' ')?.strip_suffix(IMAGE)
 }
 
+/// The version that a run made.
+pub fn made_by(app: &App, run: &RunStatus) -> Result<Option<ModelVersion>, ApiError> {
+    let versions = list(app, Some(&run.project))?;
+    Ok(versions.into_iter().find(|version| version.lineage.run.as_deref() == Some(&run.id)))
+}
+
 /// Drops pins of versions that were never recorded, or are gone: what a crash left between two writes. Sets those of
 /// images that versions lack.
 pub fn settle_pins(app: &App) -> Result<(), ApiError> {
     let versions = app.state.model_versions(None)?;
+    let wanted: BTreeSet<String> =
+        versions.iter().flat_map(|version| [name(version), image_pin(version)]).collect();
     let mut pinned = BTreeSet::new();
     for (pin, _) in app.store.pins(PIN).map_err(images::store_error)? {
-        if versions.iter().any(|version| pin == name(version) || pin == image_pin(version)) {
+        if wanted.contains(&pin) {
             pinned.insert(pin);
         } else {
             app.store.unpin(PIN, &pin).map_err(images::store_error)?;
@@ -135,7 +144,8 @@ pub fn settle_pins(app: &App) -> Result<(), ApiError> {
     for version in versions.iter().filter(|version| !pinned.contains(&image_pin(version))) {
         // A full disk must not keep the daemon from starting.
         if let Err(error) = pin_image(app, version) {
-            tracing::warn!(%error, version = name(version), "the image of a model version is not kept");
+            let error = error.chain();
+            tracing::warn!(error, version = name(version), "the image of a model version is not kept");
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use slipway_image::carrier::{Carrier, CarrierError};
-use slipway_image::registry::{self, Compression, PushError, Registry};
+use slipway_image::registry::{self, Compression, Registry};
 use slipway_image::store::StoredImage;
 use slipway_kubernetes::names;
 use slipway_types::image::{Platform, TransferEvent};
@@ -115,7 +115,7 @@ impl Target<'_> {
         let progress = self.begins(what, &reference);
         if let Some(client) = &self.client {
             let pushed = client.push_carrier(carrier, &reference, progress);
-            self.app.handle.block_on(pushed).map_err(|e| push_error(&e))?;
+            self.app.handle.block_on(pushed).map_err(|e| images::push_error(&self.app.store, &e))?;
         }
         Ok(reference.with_digest(carrier.digest().clone()))
     }
@@ -130,7 +130,7 @@ impl Target<'_> {
             }
             None => registry::manifest_of(&self.app.store, image, &reference, compression),
         };
-        Ok(reference.with_digest(digest.map_err(|e| push_error(&e))?))
+        Ok(reference.with_digest(digest.map_err(|e| images::push_error(&self.app.store, &e))?))
     }
 }
 
@@ -163,8 +163,4 @@ fn mapped(name: &str) -> Result<String, ApiError> {
 
 fn carrier_error(error: CarrierError) -> ApiError {
     ApiError::from_error(error.code(), &error)
-}
-
-fn push_error(error: &PushError) -> ApiError {
-    images::registry_error(error.code(), error.hint(), error)
 }

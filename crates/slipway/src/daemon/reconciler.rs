@@ -33,7 +33,7 @@ pub fn run(app: &Arc<App>, handle: &Handle) {
         let pause = match reconciler.pass() {
             Ok(pause) => pause,
             Err(error) => {
-                tracing::error!(%error, causes = ?error.causes, "a pass of the reconciler failed");
+                tracing::error!(error = error.chain(), "a pass of the reconciler failed");
                 CALM
             }
         };
@@ -131,8 +131,7 @@ impl Reconciler {
         let acted = !plan.actions.is_empty();
         for action in plan.actions {
             if let Err(error) = apply(&self.app, &service, &action) {
-                let reason =
-                    error.causes.iter().fold(error.message.clone(), |text, cause| format!("{text}: {cause}"));
+                let reason = error.chain();
                 tracing::warn!(service, reason, "an action failed");
                 memory.action_failed(&action, &reason, &self.policy, self.origin.elapsed());
             }
@@ -181,6 +180,7 @@ fn forget(app: &Arc<App>, service: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn engine_error(error: &slipway_orchestrator::EngineError) -> ApiError {
+/// What the API says of an engine that cannot.
+pub fn engine_error(error: &slipway_orchestrator::EngineError) -> ApiError {
     ApiError::from_error(ErrorCode::Internal, error)
 }

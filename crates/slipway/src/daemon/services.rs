@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use slipway_orchestrator::{ModelPin, Revision};
+use slipway_orchestrator::{ModelPin, ObservedReplica, Revision};
 use slipway_types::model::{ModelRef, ModelVersion, valid_model_name};
 use slipway_types::service::{Batch, ReplicaState, ReplicaStatus, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
@@ -24,6 +24,9 @@ pub struct Declare {
     /// Keeps the replica count of a service that exists; one replica otherwise.
     #[serde(default)]
     pub keep_replicas: bool,
+    /// Settings to replace in a service that exists; its others stay, and those of `spec` do not count.
+    #[serde(default)]
+    pub change: Option<Changes>,
 }
 
 /// Settings that a user gave; what is `None` or empty stays as it is.
@@ -68,16 +71,6 @@ impl Changes {
 
 /// Declares a service or changes it. Whether anything changed is the second value.
 pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool), ApiError> {
-    declare_with(app, request, None)
-}
-
-/// Like [`declare`]; with `change`, settings that it does not give are those that the service has, not those of the
-/// specification.
-pub fn declare_with(
-    app: &Arc<App>,
-    request: Declare,
-    change: Option<&Changes>,
-) -> Result<(ServiceStatus, bool), ApiError> {
     let mut spec = request.spec;
     if !valid_model_name(&spec.name) {
         return Err(invalid(format!(
@@ -89,7 +82,7 @@ pub fn declare_with(
     let _claim = app.claim(&format!("service {}", spec.name))?;
     let before = app.state.service(&spec.name)?;
     let serving = before.as_ref().filter(|record| !record.deleting).map(|record| &record.target.spec);
-    if let Some(change) = change {
+    if let Some(change) = &request.change {
         change.apply(&mut spec, serving);
     }
     if spec.batch.max_size == 0 {
@@ -115,6 +108,8 @@ pub fn declare_with(
         format: version.format,
         labels: version.aliases.clone(),
     };
+    // Asked for first: what is recorded must not be answered with an error.
+    let seen = app.seen()?;
     let record = next_record(before.as_ref(), spec, image_id, pin);
     let changed = before.as_ref() != Some(&record);
     if changed {
@@ -131,7 +126,7 @@ pub fn declare_with(
         );
     }
     app.try_again(&record.target.spec.name);
-    Ok((status_of(app, &record), changed))
+    Ok((status_of(app, &record, &seen), changed))
 }
 
 /// A new revision when anything but the replica count differs; the same one otherwise.
@@ -204,6 +199,7 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
     replicas_in_range(replicas)?;
     let _claim = app.claim(&format!("service {name}"))?;
     let mut record = find(app, name)?;
+    let seen = app.seen()?;
     if record.target.spec.replicas != replicas {
         let before = record.target.spec.replicas;
         record.target.spec.replicas = replicas;
@@ -215,7 +211,7 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
         );
     }
     app.try_again(name);
-    Ok(status_of(app, &record))
+    Ok(status_of(app, &record, &seen))
 }
 
 /// Lets a service's replicas drain and end, then forgets it.
@@ -239,7 +235,7 @@ pub fn find(app: &App, name: &str) -> Result<ServiceRecord, ApiError> {
 
 /// One service and its replicas as last seen.
 pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
-    let mut status = status_of(app, &find(app, name)?);
+    let mut status = status_of(app, &find(app, name)?, &app.seen()?);
     // Without a ready replica the answer is known, and asking would count as a failed request.
     let any_ready = status.replicas.iter().any(|replica| replica.state == ReplicaState::Ready);
     status.reachable = Some(any_ready && data_plane::answers(app, name));
@@ -248,23 +244,24 @@ pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
 
 /// Every service.
 pub fn list(app: &App) -> Result<Vec<ServiceStatus>, ApiError> {
-    Ok(app.state.services()?.iter().map(|record| status_of(app, record)).collect())
+    let seen = app.seen()?;
+    Ok(app.state.services()?.iter().map(|record| status_of(app, record, &seen)).collect())
 }
 
-fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
+fn status_of(app: &App, record: &ServiceRecord, seen: &[ObservedReplica]) -> ServiceStatus {
     let name = &record.target.spec.name;
-    let replicas = app.seen().into_iter().filter(|replica| replica.service == *name);
+    let replicas = seen.iter().filter(|replica| replica.service == *name);
     ServiceStatus {
         spec: record.target.spec.clone(),
         image_id: record.target.image_id.clone(),
         revision: record.target.number,
         replicas: replicas
             .map(|replica| ReplicaStatus {
-                container: replica.container,
+                container: replica.container.clone(),
                 revision: replica.revision,
                 state: replica.state,
                 started_at: replica.started_at,
-                reason: replica.reason,
+                reason: replica.reason.clone(),
             })
             .collect(),
         restarts: record.restarts,

@@ -16,7 +16,7 @@ use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
 use slipway_types::{ApiError, ErrorCode};
 
 use super::super::Context;
-use crate::failure::{Failure, exit};
+use crate::failure::Failure;
 use crate::owned_folder::OwnedFolder;
 use crate::progress::TransferProgress;
 use crate::project_file::LoadedProject;
@@ -221,7 +221,7 @@ fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedS
         no_push: args.no_push,
     };
     let mut progress: Option<TransferProgress> = None;
-    let mut outcome = Err(Failure::silent(exit::FAILED));
+    let mut outcome = Err(context.no_result("the transfer"));
     context.client()?.stream(
         Method::POST,
         "/v1/services/publish",

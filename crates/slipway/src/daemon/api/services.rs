@@ -27,21 +27,8 @@ async fn list(State(app): State<Arc<App>>) -> Answer<Vec<ServiceStatus>> {
     blocking(move || services::list(&app)).await.map(Json)
 }
 
-#[derive(Deserialize)]
-struct Declare {
-    #[serde(flatten)]
-    declare: services::Declare,
-    /// Settings to replace in a service that exists; its others stay.
-    #[serde(default)]
-    change: Option<services::Changes>,
-}
-
-async fn declare(State(app): State<Arc<App>>, Body(body): Body<Declare>) -> Answer<ServiceStatus> {
-    blocking(move || {
-        services::declare_with(&app, body.declare, body.change.as_ref()).map(|(status, _)| status)
-    })
-    .await
-    .map(Json)
+async fn declare(State(app): State<Arc<App>>, Body(body): Body<services::Declare>) -> Answer<ServiceStatus> {
+    blocking(move || services::declare(&app, body).map(|(status, _)| status)).await.map(Json)
 }
 
 #[derive(Deserialize)]

@@ -26,11 +26,7 @@ pub(super) fn follow(app: &Arc<App>, mut status: RunStatus, spec: RunSpec, conta
         let app = owner;
         let id = container.config().id.clone();
         if let Err(error) = conclude(&app, &mut status, &spec, &container) {
-            let mut reason = error.message.clone();
-            error.causes.iter().for_each(|cause| {
-                reason.push_str(": ");
-                reason.push_str(cause);
-            });
+            let mut reason = error.chain();
             remove_container(&app, &id);
             let model = folder(&app, &status.id).join("output/model");
             let full = error.code == ErrorCode::ResourceExhausted;
@@ -70,10 +66,7 @@ fn conclude(
         return Ok(());
     }
     // A daemon that died after recording the version and before recording the run comes here a second time.
-    let recorded = models::list(app, Some(&spec.project))?
-        .into_iter()
-        .find(|version| version.lineage.run.as_deref() == Some(&status.id));
-    let version = match recorded {
+    let version = match models::made_by(app, status)? {
         Some(version) => version,
         None => models::record(
             app,

@@ -165,7 +165,11 @@ fn condemn(app: &App, id: &str) -> Result<(), ApiError> {
     let folder = folder(app, id);
     std::fs::create_dir_all(&folder).map_err(|e| io("create", &folder, &e))?;
     let marker = folder.join("cancelled");
-    std::fs::write(&marker, "").map_err(|e| io("write", &marker, &e))
+    // It must outlast a loss of power once it is acknowledged, its name in the folder as well.
+    std::fs::File::create(&marker)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| std::fs::File::open(&folder)?.sync_all())
+        .map_err(|e| io("write", &marker, &e))
 }
 
 /// Asks a run to end, and ends it when it does not.
@@ -233,10 +237,7 @@ pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
             }
             None => {
                 // Its container is gone: it never ran, or everything but its end was done.
-                let made = models::list(app, Some(&status.project))?
-                    .into_iter()
-                    .find(|version| version.lineage.run.as_deref() == Some(&status.id));
-                status.version = made.map(|version| version.version);
+                status.version = models::made_by(app, &status)?.map(|version| version.version);
                 let (state, reason) = if status.version.is_some() {
                     (RunState::Succeeded, None)
                 } else if is_cancelled(app, &status.id) {
