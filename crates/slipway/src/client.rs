@@ -129,7 +129,7 @@ impl Client {
             let mut response = self.send(request).await?;
             let mut pending = BytesMut::new();
             while let Some(frame) = response.frame().await {
-                let frame = frame.map_err(|e| protocol(&format!("the daemon went away: {e}")))?;
+                let frame = frame.map_err(|e| broken_off(&e))?;
                 let Ok(data) = frame.into_data() else { continue };
                 pending.extend_from_slice(&data);
                 while let Some(end) = pending.iter().position(|b| *b == b'\n') {
@@ -225,7 +225,7 @@ fn describe(status: StatusCode, body: &[u8]) -> String {
 
 async fn collect(response: Response<Incoming>) -> Result<Bytes, Failure> {
     let body = response.into_body().collect().await;
-    Ok(body.map_err(|e| protocol(&format!("the daemon went away: {e}")))?.to_bytes())
+    Ok(body.map_err(|e| broken_off(&e))?.to_bytes())
 }
 
 fn json_request<B: Serialize>(
@@ -264,6 +264,16 @@ fn protocol(reason: &str) -> Failure {
     let mut error = ApiError::new(ErrorCode::Unavailable, "the daemon's answer cannot be read");
     error.causes.push(reason.to_owned());
     error.hint = Some("a daemon of another version may be running: `slipway daemon stop`".to_owned());
+    Failure { error: Some(error), exit_code: exit::UNREACHABLE }
+}
+
+fn broken_off(reason: &hyper::Error) -> Failure {
+    let mut error = ApiError::new(ErrorCode::Unavailable, "the daemon ended while it answered");
+    error.causes.push(reason.to_string());
+    error.hint = Some(
+        "run the command again: the daemon starts anew; containers, services and training runs have gone on"
+            .to_owned(),
+    );
     Failure { error: Some(error), exit_code: exit::UNREACHABLE }
 }
 

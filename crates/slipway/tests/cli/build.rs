@@ -262,7 +262,7 @@ fn killed_builds_leave_nothing() {
     s.busybox();
     s.write("p/Dockerfile", "FROM box\nRUN echo started; dd if=/dev/zero of=/big bs=1M count=8; sleep 60\n");
     for victim in ["client", "daemon"] {
-        let mut child = s.spawn(&["build", "--progress", "plain", "p"]);
+        let child = s.spawn(&["build", "--progress", "plain", "p"]);
         wait_for("the step to run", Duration::from_secs(10), || {
             let found = crate::support::processes_with(s.root().join("containers").to_str().unwrap());
             (!found.is_empty()).then_some(())
@@ -272,7 +272,12 @@ fn killed_builds_leave_nothing() {
             "client" => kill(child.id() as i32, "KILL"),
             _ => kill(s.daemon_pid(), "KILL"),
         }
-        child.wait().unwrap();
+        let output = child.wait_with_output().unwrap();
+        if victim == "daemon" {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(5), "{stderr}");
+            assert!(stderr.contains("the daemon ended while it answered"), "{stderr}");
+        }
         wait_for("the step to end", Duration::from_secs(10), || {
             s.run(&["system", "check"]).code.eq(&0).then_some(())
         });
