@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -28,7 +27,7 @@ func (e extraFlags) Set(text string) error {
 	return nil
 }
 
-// boot starts a cluster and ends once its API is served; says on stderr what it does and on stdout where it is.
+// boot starts a cluster and ends once its API is served; says on stderr what it does.
 func boot(arguments []string) error {
 	flags := flag.NewFlagSet("boot", flag.ContinueOnError)
 	state := flags.String("state", "", "folder of the cluster; must not exist, or be empty")
@@ -128,16 +127,7 @@ func launch(state, pause string, settings *Settings, api, registry *os.File) err
 	}
 	// Closing says go.
 	goWrite.Close()
-	if err := follow(reportRead); err != nil {
-		return err
-	}
-	where := map[string]any{
-		"kubeconfig": filepath.Join(state, "kubeconfig"),
-		"registry":   settings.registry(),
-		"node":       nodeName,
-		"nodeIP":     settings.nodeIP(),
-	}
-	return json.NewEncoder(os.Stdout).Encode(where)
+	return follow(reportRead)
 }
 
 // follow passes on what the first process reports, until the cluster is ready.

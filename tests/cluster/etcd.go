@@ -23,8 +23,8 @@ func etcd(arguments []string) error {
 	// The data lives as long as the cluster, which does not outlive the machine.
 	config.UnsafeNoFsync = true
 	config.QuotaBackendBytes = 4 << 30
-	client := url.URL{Scheme: "http", Host: "127.0.0.1:2379"}
-	peer := url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
+	client := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", etcdPort)}
+	peer := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", etcdPeerPort)}
 	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	config.InitialCluster = config.InitialClusterFromName(config.Name)

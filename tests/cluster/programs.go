@@ -17,7 +17,7 @@ func define(s *supervisor, settings *Settings) {
 	s.add("kwok", shared+"/bin/kwok", "--kubeconfig", pki("admin.kubeconfig"), "--config", shared+"/conf/kwok.yaml",
 		"--manage-nodes-with-annotation-selector", fakeNodeMark+"=fake", "--node-lease-duration-seconds", "40")
 	add("apiserver",
-		"--etcd-servers=http://127.0.0.1:2379",
+		fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", etcdPort),
 		"--bind-address=0.0.0.0",
 		fmt.Sprintf("--secure-port=%d", apiPort),
 		"--advertise-address="+settings.nodeIP(),

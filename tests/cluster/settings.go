@@ -14,8 +14,10 @@ const (
 	shared = "/run/cluster"
 	// domain ends the names of services.
 	domain = "cluster.local"
-	// apiPort and etcd's ports are the cluster's own, since its network namespace is.
-	apiPort = 6443
+	// Ports of the API and of etcd are the cluster's own, since its network namespace is.
+	apiPort      = 6443
+	etcdPort     = 2379
+	etcdPeerPort = 2380
 )
 
 // Settings say how a cluster was started; they are kept in its state folder, where `cargo xtask cluster` reads them.
