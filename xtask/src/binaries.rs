@@ -4,6 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::workspace::{root, target};
+
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds both and gives the folder with `slipway` and `slipway-runner`.
@@ -13,7 +15,7 @@ pub fn build(release: bool) -> Result<PathBuf, String> {
     // Static, so that it runs in any image; a target of its own keeps the other build's artefacts valid.
     let flags = ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
     cargo(&["build", "--package", "slipway-runner", "--target", TARGET], release, Some(flags))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = target();
     let folder = target.join("slipway").join(profile);
     std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
     for (from, name) in [
@@ -49,8 +51,4 @@ fn cargo(arguments: &[&str], release: bool, env: Option<(&str, &str)>) -> Result
         Ok(status) => Err(format!("cargo {} failed ({status})", arguments.join(" "))),
         Err(error) => Err(format!("cannot run cargo: {error}")),
     }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| ".".into(), Path::to_owned)
 }

@@ -4,7 +4,10 @@
 mod bench;
 mod binaries;
 mod cluster;
+mod error;
 mod layers;
+mod packages;
+mod workspace;
 
 use std::process::ExitCode;
 

@@ -1,9 +1,11 @@
 //! Why a benchmark ended early.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
+
+use crate::error::Common;
 
 /// Longest part of a program's output that an error repeats, in lines.
 const LINES: usize = 12;
@@ -14,21 +16,9 @@ pub enum Error {
     /// Ctrl-C, or a request to end.
     #[error("interrupted; everything that was started has been stopped")]
     Interrupted,
-    /// A file or folder.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// A program that could not be started.
-    #[error("cannot start {program}")]
-    Start {
-        program: String,
-        #[source]
-        source: io::Error,
-    },
+    /// What fails in every task.
+    #[error(transparent)]
+    Common(#[from] Common),
     /// A program that ended with something else than 0.
     #[error("`{command}` failed ({status}){}", last_lines(output))]
     Failed { command: String, status: ExitStatus, output: String },
@@ -38,11 +28,6 @@ pub enum Error {
     /// A program that should run and has ended.
     #[error("{name} ended{}", last_lines(output))]
     Ended { name: String, output: String },
-    /// Programs that are not installed.
-    #[error(
-        "missing: {programs}; install with `apt-get install -y --no-install-recommends {packages}`, or add `--install`"
-    )]
-    Missing { programs: String, packages: String },
     /// Something answered, but not what it should.
     #[error("{what}: {got}")]
     Unexpected { what: String, got: String },
@@ -54,23 +39,12 @@ pub enum Error {
 impl Error {
     /// For `map_err` on a path.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+        Common::io(action, path)
     }
 
     /// Something answered, but not what it should.
     pub fn unexpected(what: impl Into<String>, got: impl Into<String>) -> Self {
         Self::Unexpected { what: what.into(), got: got.into() }
-    }
-
-    /// The error and everything that led to it, in one line or more.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
     }
 }
 
@@ -83,6 +57,7 @@ fn last_lines(output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::chain;
 
     #[test]
     fn repeats_the_end_of_long_output_and_the_cause() {
@@ -91,6 +66,6 @@ mod tests {
         assert!(ended.starts_with("dockerd ended:\n    line 28\n") && ended.ends_with("line 39"), "{ended}");
         assert_eq!(Error::Ended { name: "x".into(), output: String::new() }.to_string(), "x ended");
         let io = Error::io("open", Path::new("/a"))(io::Error::other("broken"));
-        assert_eq!(io.chain(), "cannot open /a: broken");
+        assert_eq!(chain(&io), "cannot open /a: broken");
     }
 }

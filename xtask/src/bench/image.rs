@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::packages::BUSYBOX;
 use super::process::find_program;
+use crate::error::Common;
 
 /// Commands of busybox that the image has.
 const COMMANDS: [&str; 3] = ["true", "sh", "cat"];
@@ -21,10 +22,8 @@ pub fn folder(root: &Path) -> Result<(), Error> {
     let source = find_program(BUSYBOX.programs).unwrap_or_else(|| BUSYBOX.programs[0].into());
     let program = std::fs::read(&source).map_err(Error::io("read", &source))?;
     if is_dynamic(&program) {
-        return Err(Error::Missing {
-            programs: format!("a static busybox ({} is not)", source.display()),
-            packages: BUSYBOX.package.to_owned(),
-        });
+        let programs = format!("a static busybox ({} is not)", source.display());
+        return Err(Common::missing(programs, BUSYBOX.package).into());
     }
     std::fs::write(&busybox, program).map_err(Error::io("write", &busybox))?;
     std::fs::set_permissions(&busybox, PermissionsExt::from_mode(0o755))

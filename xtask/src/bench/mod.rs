@@ -22,6 +22,7 @@ use self::machine::{Machine, busy_note};
 use self::report::Report;
 use self::scratch::Scratch;
 use self::slipway::Programs;
+use crate::error::chain;
 
 /// `cargo xtask bench`
 #[derive(Debug, clap::Args)]
@@ -69,7 +70,7 @@ struct Bench {
 
 /// Runs a benchmark.
 pub fn run(args: &Args) -> Result<(), String> {
-    measure(args).map_err(|error| error.chain())
+    measure(args).map_err(|error| chain(&error))
 }
 
 fn measure(args: &Args) -> Result<(), Error> {

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 use super::error::Error;
+use crate::error::Common;
 
 /// How often a wait looks whether the benchmark shall end.
 const SLICE: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ pub fn watch_signals() -> Result<(), Error> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&INTERRUPTED))
-            .map_err(|source| Error::Start { program: "the signal handler".into(), source })?;
+            .map_err(Common::start("the signal handler"))?;
     }
     Ok(())
 }
@@ -136,7 +137,7 @@ impl Running {
 
     fn spawn(command: &mut Command) -> Result<Self, Error> {
         let name = describe(command);
-        let failed = |source| Error::Start { program: name.clone(), source };
+        let failed = |source| Error::from(Common::Start { program: name.clone(), source });
         let mut child = command.stdin(Stdio::null()).process_group(0).spawn().map_err(failed)?;
         let pid = Pid::from_child(&child);
         match pidfd_open(pid, PidfdFlags::empty()) {
@@ -281,7 +282,10 @@ mod tests {
         assert!(failed.to_string().ends_with("(exit status: 3):\n    why"), "{failed}");
         let slow = run(Command::new("sleep").arg("60"), Duration::from_millis(10)).unwrap_err();
         assert!(matches!(slow, Error::Slow { .. }), "{slow}");
-        assert!(matches!(run(&mut Command::new("/no/such/program"), GRACE), Err(Error::Start { .. })));
+        assert!(matches!(
+            run(&mut Command::new("/no/such/program"), GRACE),
+            Err(Error::Common(Common::Start { .. }))
+        ));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::machine::Machine;
 use super::stats::{Better, Summary, ratio, summary};
+use crate::error::chain;
 
 /// One contender's figures, one for each round.
 #[derive(Clone, Debug)]
@@ -90,11 +91,11 @@ impl Report {
 
     /// Notes that a contender could not be measured; its earlier figures go, since they are not complete.
     pub fn give_up(&mut self, contender: &str, reason: &Error) {
-        eprintln!("warning: {contender} is not measured: {}", reason.chain());
+        eprintln!("warning: {contender} is not measured: {}", chain(&reason));
         for metric in &mut self.metrics {
             metric.contenders.retain(|c| c.name != contender);
         }
-        self.unavailable.push((contender.to_owned(), reason.chain()));
+        self.unavailable.push((contender.to_owned(), chain(&reason)));
     }
 
     /// Whether a contender was given up.

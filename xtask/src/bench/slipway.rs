@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::error::Error;
 use super::process::{Running, clean_up, free_port, kill_leftovers, run, wait_until};
+use crate::error::chain;
 
 /// For commands that are done at once.
 pub const QUICK: Duration = Duration::from_secs(60);
@@ -93,7 +94,7 @@ impl Slipway {
     pub fn check(&self) -> Option<String> {
         match self.call(&["system", "check"], QUICK) {
             Ok(_) => None,
-            Err(error) => Some(format!("`slipway system check` after the benchmark: {}", error.chain())),
+            Err(error) => Some(format!("`slipway system check` after the benchmark: {}", chain(&error))),
         }
     }
 

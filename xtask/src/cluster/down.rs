@@ -10,6 +10,7 @@ use super::cgroups;
 use super::error::Error;
 use super::programs::output;
 use super::state::{Cluster, State};
+use crate::error::chain;
 
 /// How long the kernel may take to end everything in a PID namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ pub fn down(state: &State) -> Result<(), Error> {
         && let Err(error) = output(Command::new("ip").args(["link", "delete", &cluster.link()]))
         && Path::new("/sys/class/net").join(cluster.link()).exists()
     {
-        left.push(error.chain());
+        left.push(chain(&error));
     }
     // The folder says what else there is to remove, so it goes last.
     if left.is_empty()

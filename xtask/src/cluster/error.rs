@@ -4,35 +4,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use crate::error::Common;
+
 /// Why a task on a cluster failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or folder.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// A program that could not be started.
-    #[error("cannot start {program}")]
-    Start {
-        program: String,
-        #[source]
-        source: io::Error,
-    },
+    /// What fails in every task.
+    #[error(transparent)]
+    Common(#[from] Common),
     /// A program that ended with something else than 0.
     #[error("`{command}` failed ({status}){}", indented(output))]
     Failed { command: String, status: ExitStatus, output: String },
     /// Not root.
     #[error("a cluster needs root: its node makes containers; run it with sudo")]
     Unprivileged,
-    /// Debian packages.
-    #[error(
-        "missing: {programs}; install with `apt-get install -y --no-install-recommends {packages}`, or add `--install`"
-    )]
-    Missing { programs: String, packages: String },
     /// No Go.
     #[error("no `go` in PATH: Go 1.26 or later builds the components; see https://go.dev/dl")]
     NoGo,
@@ -66,18 +51,7 @@ pub enum Error {
 impl Error {
     /// For `map_err` on a path.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
-    }
-
-    /// The error and its sources in one line.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text.push_str(&format!(": {error}"));
-            source = error.source();
-        }
-        text
+        Common::io(action, path)
     }
 }
 

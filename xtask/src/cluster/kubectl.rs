@@ -5,8 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::programs::{self, output, run};
+use super::programs::{output, run};
 use super::state::State;
+use crate::error::chain;
 
 /// How long a wait sleeps between two looks.
 const SLICE: Duration = Duration::from_millis(300);
@@ -21,8 +22,13 @@ pub struct Kubectl {
 
 impl Kubectl {
     pub fn new(state: &State) -> Result<Self, Error> {
-        let registry = format!("127.0.0.1:{}", state.running()?.registry_port);
-        Ok(Self { cluster: programs::ensure()?.cluster(), kubeconfig: state.kubeconfig(), registry })
+        let running = state.running()?;
+        Ok(Self {
+            // The program that runs, even where the cache no longer has it or the sources have changed since.
+            cluster: format!("/proc/{}/exe", running.pid).into(),
+            kubeconfig: state.kubeconfig(),
+            registry: format!("127.0.0.1:{}", running.registry_port),
+        })
     }
 
     pub fn registry(&self) -> &str {
@@ -60,7 +66,7 @@ impl Kubectl {
                 Ok(text) if good(text) => return outcome,
                 _ if Instant::now() < deadline => std::thread::sleep(SLICE),
                 _ => {
-                    let got = outcome.unwrap_or_else(|error| error.chain());
+                    let got = outcome.unwrap_or_else(|error| chain(&error));
                     return Err(Error::Unexpected {
                         what: format!("{what}, not after {} s", limit.as_secs()),
                         got,

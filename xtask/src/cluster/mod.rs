@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use self::error::Error;
 use self::state::State;
+use crate::error::chain;
 
 /// `cargo xtask cluster`
 #[derive(Debug, clap::Args)]
@@ -69,7 +70,7 @@ enum Action {
 
 /// Runs a task.
 pub fn run(args: &Args) -> Result<(), String> {
-    act(args).map_err(|error| error.chain())
+    act(args).map_err(|error| chain(&error))
 }
 
 fn act(args: &Args) -> Result<(), Error> {

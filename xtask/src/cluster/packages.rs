@@ -1,56 +1,31 @@
 //! Programs from Debian packages that a node needs.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::error::Error;
 use super::programs::run;
+use crate::packages::{self, Needed};
 
-/// A program and the Debian package that has it.
-type Needed = (&'static str, &'static str);
-
-const CONTROL_PLANE: &[Needed] = &[("ip", "iproute2"), ("docker-registry", "docker-registry")];
+const CONTROL_PLANE: &[Needed] = &[
+    Needed { programs: &["ip"], package: "iproute2" },
+    Needed { programs: &["docker-registry"], package: "docker-registry" },
+];
 const NODE: &[Needed] = &[
-    ("containerd", "containerd"),
-    ("ctr", "containerd"),
-    ("runc", "runc"),
-    ("nft", "nftables"),
-    ("iptables", "iptables"),
-    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
+    Needed { programs: &["containerd"], package: "containerd" },
+    Needed { programs: &["ctr"], package: "containerd" },
+    Needed { programs: &["runc"], package: "runc" },
+    Needed { programs: &["nft"], package: "nftables" },
+    Needed { programs: &["iptables"], package: "iptables" },
+    Needed { programs: &["/usr/lib/cni/ptp"], package: "containernetworking-plugins" },
 ];
 
 /// Fails with what to install when programs are missing; installs them first when asked to.
 pub fn require(node: bool, install: bool) -> Result<(), Error> {
-    let needed: Vec<_> = CONTROL_PLANE.iter().chain(if node { NODE } else { &[] }).copied().collect();
-    if install && !missing(&needed).is_empty() {
-        let apt = |arguments: &[&str]| {
-            run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
-        };
-        let packages = packages(&missing(&needed));
-        eprintln!("==> installing Debian packages: {}", packages.join(" "));
-        apt(&["update", "-qq"])?;
-        apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages.as_slice()].concat())?;
-    }
-    let missing = missing(&needed);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let programs = missing.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ");
-    Err(Error::Missing { programs, packages: packages(&missing).join(" ") })
+    let needed = [CONTROL_PLANE, if node { NODE } else { &[] }].concat();
+    packages::require(&needed, install, |needed| needed.programs.iter().any(|name| exists(name)), run)
 }
 
-fn missing(needed: &[Needed]) -> Vec<Needed> {
-    let exists = |program: &str| {
-        // The folders where the cluster's programs look, whatever this process's PATH is.
-        ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-            .iter()
-            .any(|folder| Path::new(folder).join(program).exists())
-    };
-    needed.iter().filter(|(program, _)| !exists(program)).copied().collect()
-}
-
-fn packages(needed: &[Needed]) -> Vec<&'static str> {
-    let mut packages: Vec<_> = needed.iter().map(|(_, package)| *package).collect();
-    packages.dedup();
-    packages
+/// Looks in the folders where the cluster's programs look, whatever this process's PATH is.
+fn exists(program: &str) -> bool {
+    ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|folder| Path::new(folder).join(program).exists())
 }

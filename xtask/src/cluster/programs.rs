@@ -7,7 +7,8 @@ use std::time::Instant;
 use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
-use super::state::root;
+use crate::error::Common;
+use crate::workspace::root;
 
 /// How many builds the cache keeps.
 const KEPT: usize = 3;
@@ -245,7 +246,7 @@ fn go(source: &Path) -> Command {
 /// Runs a program whose output the terminal may have.
 pub fn run(command: &mut Command) -> Result<(), Error> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().map_err(|source| Error::Start { program: program.clone(), source })?;
+    let status = command.status().map_err(Common::start(program))?;
     if status.success() {
         Ok(())
     } else {
@@ -258,7 +259,7 @@ pub fn output(command: &mut Command) -> Result<String, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     let done = command.output().map_err(|source| match (program.as_str(), source.kind()) {
         ("go", std::io::ErrorKind::NotFound) => Error::NoGo,
-        _ => Error::Start { program: program.clone(), source },
+        _ => Common::start(program.as_str())(source).into(),
     })?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use super::kubectl::Kubectl;
 use super::programs;
-use super::state::{State, root};
+use super::state::State;
 use super::up::NODE;
+use crate::error::Common;
+use crate::workspace::root;
 
 const NAMESPACE: &str = "slipway-smoke";
 const FULL_NAME: &str = "web.slipway-smoke.svc.cluster.local";
@@ -199,8 +201,7 @@ impl Smoke<'_> {
 
 fn push(kubectl: &Kubectl) -> Result<String, Error> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    let busybox = busybox
-        .ok_or_else(|| Error::Missing { programs: "busybox".into(), packages: "busybox-static".into() })?;
+    let busybox = busybox.ok_or_else(|| Common::missing("busybox", "busybox-static"))?;
     let start = Instant::now();
     let image = format!("{}/smoke:1", kubectl.registry());
     let mut arguments =

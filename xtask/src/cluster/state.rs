@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::Error;
+use crate::workspace::target;
 
 /// Longest wait for the cluster's first process; it waits up to 15 s for a program that it ends.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,15 +101,6 @@ impl State {
             None => Ok(answer),
         }
     }
-}
-
-/// The workspace.
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| ".".into(), Path::to_owned)
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Start of a process in clock ticks: tells it from a later one of the same number.

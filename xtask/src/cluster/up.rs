@@ -9,6 +9,7 @@ use super::kubectl::Kubectl;
 use super::programs::{self, Programs, run};
 use super::state::State;
 use super::{down, packages};
+use crate::error::chain;
 
 /// The real node's name; the Go program gives it.
 pub const NODE: &str = "slipway-node";
@@ -82,7 +83,7 @@ pub fn up(state: &State, args: &Args) -> Result<(), Error> {
             Ok(()) => eprintln!("    the real node is ready after {:.1} s", start.elapsed().as_secs_f64()),
             Err(error) if args.require_kubelet => return Err(error),
             Err(error) => {
-                eprintln!("WARNING: {}", error.chain());
+                eprintln!("WARNING: {}", chain(&error));
                 eprintln!(
                     "WARNING: NO REAL NODE: kwok stands in for it. Pods are only said to run; nothing of theirs is tested."
                 );
@@ -116,8 +117,7 @@ fn boot(state: &State, args: &Args, programs: &Programs) -> Result<(), Error> {
     for flag in &args.extra {
         command.arg("--arg").arg(flag);
     }
-    // What it prints there is for other callers.
-    run(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    run(command.stdin(Stdio::null()))
 }
 
 /// Waits until the kubelet says that its node is ready, or says why it does not.
@@ -134,7 +134,7 @@ fn wait_for_node(state: &State, limit: u64) -> Result<(), Error> {
         .map(drop)
         .map_err(|error| {
             let log = last_lines(&state.folder().join("logs/kubelet.log"), 5);
-            Error::NodeNotReady(format!("{}\nlast lines of logs/kubelet.log:\n{log}", error.chain()))
+            Error::NodeNotReady(format!("{}\nlast lines of logs/kubelet.log:\n{log}", chain(&error)))
         })
 }
 

@@ -23,6 +23,7 @@ use super::report::Goal;
 use super::slipway::Slipway;
 use super::stats::Better;
 use super::{Bench, say};
+use crate::workspace::target;
 
 const RATE: &str = "throughput, 32 connections";
 /// How long a server may take until it answers.
@@ -72,9 +73,7 @@ impl Drop for Target<'_> {
 /// Measures.
 pub fn measure(bench: &mut Bench, args: &Args) -> Result<(), Error> {
     require(&[WRK], bench.install)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| model::repository().join("target"), PathBuf::from);
-    let venvs = target.join("slipway-bench");
+    let venvs = target().join("slipway-bench");
     let tools = Venv::prepare(&venvs, &args.python, "model", &["onnx", ONNXRUNTIME, "numpy"])?;
     let model = Model::create(&tools, bench.scratch.folder("model")?)?;
     bench.report.versions.push(("onnxruntime".into(), tools.version("onnxruntime")?));

@@ -1,6 +1,6 @@
 //! The served model, one request and its right answer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -74,11 +74,6 @@ fn close(given: &[f64], expected: &[f64]) -> bool {
 
 fn numbers(value: &Value) -> Option<Vec<f64>> {
     value.as_array()?.iter().map(Value::as_f64).collect()
-}
-
-/// Where this source's files are, for what is read at run time.
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| ".".into(), Path::to_owned)
 }
 
 #[cfg(test)]

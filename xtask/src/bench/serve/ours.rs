@@ -11,9 +11,10 @@ use super::super::packages::{MMDEBSTRAP, require};
 use super::super::process::{clean_up, free_port, run};
 use super::super::say;
 use super::super::slipway::{Programs, QUICK, Slipway};
-use super::model::{Model, repository};
+use super::model::Model;
 use super::peers::ONNXRUNTIME;
 use super::{Server, Target};
+use crate::workspace::root;
 
 /// Reports name Slipway's figures so.
 pub const GATEWAY: &str = "slipway, gateway and runner";
@@ -111,7 +112,7 @@ impl<'a> Direct<'a> {
             std::fs::copy(from, &to).map(drop).map_err(Error::io("copy", from))
         };
         copy(&programs.runner(), folder.join("slipway/runner"))?;
-        let worker = repository().join("crates/slipway-serving/python/slipway_worker");
+        let worker = root().join("crates/slipway-serving/python/slipway_worker");
         for entry in walkdir::WalkDir::new(&worker) {
             let entry = entry.map_err(|e| Error::io("walk", &worker)(e.into()))?;
             if let (Ok(rest), true) = (entry.path().strip_prefix(&worker), entry.file_type().is_file()) {

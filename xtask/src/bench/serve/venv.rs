@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::super::error::Error;
 use super::super::process::{find_program, run};
 use super::super::say;
+use crate::error::Common;
 
 const LIMIT: Duration = Duration::from_secs(600);
 /// Written last, so that an environment without it is not complete.
@@ -20,10 +21,8 @@ pub struct Venv(PathBuf);
 impl Venv {
     /// The environment of that name under `parent`; made when it is not there with just these requirements.
     pub fn prepare(parent: &Path, python: &str, name: &str, requirements: &[&str]) -> Result<Self, Error> {
-        let program = find_program(&[python]).ok_or_else(|| Error::Missing {
-            programs: python.to_owned(),
-            packages: "python3 python3-venv".to_owned(),
-        })?;
+        let program =
+            find_program(&[python]).ok_or_else(|| Common::missing(python, "python3 python3-venv"))?;
         let version = run(Command::new(&program).arg("--version"), LIMIT)?.output;
         let mut hasher = DefaultHasher::new();
         (&program, version, requirements).hash(&mut hasher);
@@ -40,10 +39,9 @@ impl Venv {
         run(Command::new(&program).args(["-m", "venv"]).arg(&folder), LIMIT).map_err(
             |error| match error {
                 // Debian has the module in a package of its own.
-                Error::Failed { output, .. } if output.contains("ensurepip") => Error::Missing {
-                    programs: "the venv module of python3".to_owned(),
-                    packages: "python3-venv".to_owned(),
-                },
+                Error::Failed { output, .. } if output.contains("ensurepip") => {
+                    Common::missing("the venv module of python3", "python3-venv").into()
+                }
                 other => other,
             },
         )?;
