@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use slipway_types::service::{DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS};
+
 /// Everything that the gateway is told; all else it reads from the routing table.
 #[derive(Debug)]
 pub struct GatewayConfig {
@@ -91,10 +93,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_body: 32 << 20,
+            max_body: DEFAULT_MAX_BODY,
             max_header_bytes: 32 << 10,
             max_headers: 100,
-            request_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_millis(PREDICTION_LIMIT_MS),
             header_timeout: Duration::from_secs(20),
             max_concurrency: 1024,
             max_connections: 8192,

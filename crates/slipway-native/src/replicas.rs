@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use slipway_image::model;
 use slipway_orchestrator::{Engine, EngineError, ObservedReplica, StartReplica};
 use slipway_types::container::{ContainerId, ContainerSpec, ContainerState, Mount, NetworkMode};
-use slipway_types::service::{ReplicaState, RunnerConfig};
+use slipway_types::service::{DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, RunnerConfig};
 
 use crate::containers::{Native, folder};
 use crate::error::NativeError;
@@ -30,8 +30,6 @@ const READY_FILE: &str = "ready";
 const RUN_INSIDE: &str = "/run/slipway";
 const RUN_FOLDER: &str = "shared";
 const SOCKET: &str = "http.sock";
-const DEFAULT_MAX_BODY: u64 = 32 << 20;
-const PREDICTION_LIMIT_MS: u64 = 60_000;
 /// A Unix socket's path has at most this many bytes.
 const MAX_SOCKET_PATH: usize = 107;
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use slipway_types::service::{Backend, ReplicaState, Route, RoutingTable, ServiceSpec};
+use slipway_types::service::{
+    Backend, DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, Route, RoutingTable, ServiceSpec,
+};
 
 use crate::engine::ObservedReplica;
 
@@ -19,7 +21,7 @@ pub struct RouteLimits {
 
 impl Default for RouteLimits {
     fn default() -> Self {
-        Self { max_body: 32 << 20, timeout_ms: 60_000, concurrency_per_replica: 1024 }
+        Self { max_body: DEFAULT_MAX_BODY, timeout_ms: PREDICTION_LIMIT_MS, concurrency_per_replica: 1024 }
     }
 }
 

@@ -9,6 +9,11 @@ use crate::digest::Digest;
 use crate::model::ModelFormat;
 use crate::{ApiError, ErrorCode};
 
+/// Largest request body, in bytes, of a service that does not say.
+pub const DEFAULT_MAX_BODY: u64 = 32 << 20;
+/// Longest time for one prediction, in milliseconds.
+pub const PREDICTION_LIMIT_MS: u64 = 60_000;
+
 /// What a service shall be. Body of `POST /v1/services`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

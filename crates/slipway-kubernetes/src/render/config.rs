@@ -6,7 +6,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use serde_json::json;
-use slipway_types::service::RunnerConfig;
+use slipway_types::service::{DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, RunnerConfig};
 
 use super::labels::Identity;
 use super::pod::HTTP_PORT;
@@ -17,17 +17,9 @@ use crate::names::hash;
 use crate::spec::{Environment, ServiceDeployment};
 use crate::validate;
 
-const DEFAULT_MAX_BODY: u64 = 32 << 20;
-const PREDICTION_LIMIT_MS: u64 = 60_000;
-
 /// Largest request body of a service, in bytes.
 pub(super) fn max_body(spec: &ServiceDeployment) -> u64 {
     spec.spec.max_body.unwrap_or(DEFAULT_MAX_BODY)
-}
-
-/// Longest time for one prediction, in milliseconds.
-pub(super) fn timeout_ms() -> u64 {
-    PREDICTION_LIMIT_MS
 }
 
 /// The runner's configuration; returns the name of its ConfigMap.
@@ -51,7 +43,7 @@ pub(super) fn runner_config(
         python_dir: Path::new(TOOLS).join("python"),
         batch: spec.spec.batch,
         max_body: max_body(spec),
-        timeout_ms: timeout_ms(),
+        timeout_ms: PREDICTION_LIMIT_MS,
     };
     let text = serde_json::to_string_pretty(&config)
         .map_err(|error| RenderError::Contradiction { what: "runner.json", reason: error.to_string() })?;

@@ -1,6 +1,7 @@
 //! The pods of a service.
 
 use serde_json::{Value, json};
+use slipway_types::service::PREDICTION_LIMIT_MS;
 
 use super::autoscaling::Scaling;
 use super::labels::Identity;
@@ -128,7 +129,7 @@ pub(super) fn route_annotation(spec: &ServiceDeployment, id: &Identity, hosts: &
         "model": spec.spec.model,
         "hosts": hosts,
         "max_body": config::max_body(spec),
-        "timeout_ms": config::timeout_ms(),
+        "timeout_ms": PREDICTION_LIMIT_MS,
         "to_zero": spec.autoscaling.as_ref().is_some_and(|scaling| scaling.min == 0),
         "deployment": id.name,
     })

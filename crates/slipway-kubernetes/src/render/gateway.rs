@@ -1,6 +1,7 @@
 //! Our gateway in a cluster: the same program as on a host, which reads addresses of pods in place of sockets.
 
 use serde_json::{Value, json};
+use slipway_types::service::PREDICTION_LIMIT_MS;
 
 use super::labels::Identity;
 use super::pod::{HTTP, PRE_STOP_SECONDS, check_user, container_security, pod_security, pre_stop, probe};
@@ -14,7 +15,7 @@ pub const GATEWAY_PORT: u16 = 8080;
 const PROGRAM: &str = "/slipway";
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Requests under way when a pod ends get as long as the longest prediction takes.
-const DRAIN_SECONDS: u64 = 60;
+const DRAIN_SECONDS: u64 = PREDICTION_LIMIT_MS.div_ceil(1000);
 
 pub(super) fn render(gateway: &GatewayDeployment, caps: &Capabilities) -> Result<Rendered, RenderError> {
     let id = Identity::gateway(gateway)?;
@@ -72,8 +73,10 @@ pub(super) fn render(gateway: &GatewayDeployment, caps: &Capabilities) -> Result
             },
         }),
     );
-    let service =
-        client_service(&id, &json!(id.selector), &gateway.exposure, json!(gateway.service_annotations))?;
+    let mut service = client_service(&id, &json!(id.selector), &gateway.exposure)?;
+    for (key, value) in &gateway.service_annotations {
+        service["metadata"]["annotations"][key] = value.as_str().into();
+    }
     out.add("Where the gateway is reached.", service);
     disruption::render(gateway.replicas, &id, &mut out);
     route::render(&gateway.exposure, &id, caps, &mut out)?;
