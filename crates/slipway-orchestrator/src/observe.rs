@@ -114,8 +114,8 @@ fn first_seen(replica: &ObservedReplica, now: Duration) -> ReplicaMemory {
         was_ready: took_requests(replica.state),
         since: now,
         first_seen: now,
-        // The mark outlives the daemon; why it was set does not, and to retire is the usual reason.
         load_failed: None,
+        // The mark outlives the daemon; why it was set does not, and to retire is the usual reason.
         ending: (replica.state == ReplicaState::Draining).then_some(Ending::Retired),
         asked: None,
     }

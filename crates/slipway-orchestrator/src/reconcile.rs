@@ -178,33 +178,24 @@ impl Pass<'_> {
             if replica.ending.is_some() {
                 continue;
             }
-            let (since, limit, what) = match (replica.state, &replica.load_failed) {
-                (ReplicaState::Starting, Some((since, _))) => (*since, self.policy.load_limit, None),
-                (ReplicaState::Starting, None) => {
-                    (replica.since, self.policy.start_limit, Some("did not get ready"))
+            let too_long = |limit: Duration, what: &str| {
+                let tail = format!("{what} for {} s and is stopped.", limit.as_secs());
+                (replica.since, limit, "replica.timed_out", tail)
+            };
+            let (since, limit, kind, tail) = match (replica.state, &replica.load_failed) {
+                (ReplicaState::Starting, Some((since, why))) => {
+                    let tail = format!("cannot load its model ({}) and is stopped.", first_line(why));
+                    (*since, self.policy.load_limit, "replica.load_failed", tail)
                 }
-                (ReplicaState::Unready, _) => {
-                    (replica.since, self.policy.unready_limit, Some("was not ready"))
-                }
+                (ReplicaState::Starting, None) => too_long(self.policy.start_limit, "did not get ready"),
+                (ReplicaState::Unready, _) => too_long(self.policy.unready_limit, "was not ready"),
                 _ => continue,
             };
             if !self.due(Some(since + limit)) {
                 continue;
             }
             replica.ending = Some(Ending::Sick);
-            let name = name(container, replica);
-            match (what, &replica.load_failed) {
-                (None, Some((_, why))) => {
-                    let message =
-                        format!("{name} cannot load its model ({}) and is stopped.", first_line(why));
-                    self.note("replica.load_failed", message);
-                }
-                (what, _) => {
-                    let what = what.unwrap_or_default();
-                    let message = format!("{name} {what} for {} s and is stopped.", limit.as_secs());
-                    self.note("replica.timed_out", message);
-                }
-            }
+            self.note(kind, format!("{} {tail}", name(container, replica)));
         }
     }
 
