@@ -1,11 +1,10 @@
 //! Slipway on Kubernetes: what a service, a training run and the gateway are as objects of a cluster.
 //!
-//! Everything here is pure: specifications and [`Capabilities`] in, objects out. `apply` sends what [`render`] gives,
-//! [`export`] writes the same to files, and [`import`] reads what others wrote.
+//! Everything here is pure: specifications and [`Capabilities`] in, objects out. [`export`] writes what [`render`] gives
+//! to files, or to one text for `kubectl apply`, and [`import`] reads what others wrote.
 //!
 //! ```text
-//! spec::* + Capabilities ── render::* ──▶ Vec<Object> ──┬─▶ apply
-//!                                                       └─▶ export::{plain, kustomize, helm}
+//! spec::* + Capabilities ── render::* ──▶ Vec<Object> ──▶ export::{stream, plain, kustomize, helm}
 //! manifests of a user's ── import::analyze ──▶ findings by line, a project file
 //! ```
 

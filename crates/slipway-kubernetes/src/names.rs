@@ -6,13 +6,12 @@ use crate::validate::dns_1035_label;
 
 /// Annotation that keeps the name as the user wrote it.
 pub const NAME_ANNOTATION: &str = "slipway.dev/name";
-/// Longest readable part of a mapped name, and longest name that stays as it is.
-pub const MAX_READABLE: usize = 40;
-/// Longest result: the readable part, a dash, eight digits. Leaves 14 of a label's 63 characters for suffixes such as
-/// `-public`, a content hash, or an attempt and the index of a pod (`-a12-9999`).
-pub const MAX_MAPPED: usize = MAX_READABLE + 1 + HASH_DIGITS;
+/// Longest readable part of a mapped name, and longest name that stays as it is. With a dash and eight digits it leaves
+/// 14 of a label's 63 characters for suffixes such as `-public`, a content hash, or an attempt and the index of a pod
+/// (`-a12-9999`).
+const MAX_READABLE: usize = 40;
 /// Longest name that is mapped, in bytes.
-pub const MAX_ORIGINAL: usize = 1024;
+const MAX_ORIGINAL: usize = 1024;
 const HASH_DIGITS: usize = 8;
 
 /// Why a name cannot be mapped.
@@ -34,9 +33,9 @@ pub enum NameError {
     },
 }
 
-/// The name of the objects of something called `original`: a DNS-1035 label of at most [`MAX_MAPPED`] characters.
+/// The name of the objects of something called `original`: a DNS-1035 label of at most 49 characters.
 ///
-/// A valid name of at most [`MAX_READABLE`] characters stays, unless it ends as a mapped one does. Every other becomes
+/// A valid name of at most 40 characters stays, unless it ends as a mapped one does. Every other becomes
 /// its readable characters, a dash, and eight digits of its SHA-256. A name that stayed therefore never equals one that
 /// was mapped. Two that were mapped are alike only if their readable parts and 32 bits of hash are: whoever applies
 /// objects compares [`NAME_ANNOTATION`] as well, and refuses.
@@ -97,8 +96,12 @@ pub fn short_hash(bytes: &[u8]) -> String {
 
 /// All hexadecimal digits of a SHA-256.
 pub(crate) fn hash(bytes: &[u8]) -> String {
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
-    slipway_types::Digest::from_sha256(digest).hex().to_owned()
+    slipway_types::Digest::from_sha256(digest(bytes)).hex().to_owned()
+}
+
+/// A SHA-256.
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 fn looks_mapped(name: &str) -> bool {
@@ -136,6 +139,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashMap;
+
+    const MAX_MAPPED: usize = MAX_READABLE + 1 + HASH_DIGITS;
 
     #[test]
     fn valid_names_stay() {

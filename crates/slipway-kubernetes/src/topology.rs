@@ -3,9 +3,9 @@
 use serde_json::json;
 
 /// Port on which the first rank answers torch's rendezvous.
-pub const MASTER_PORT: u16 = 29500;
+const MASTER_PORT: u16 = 29500;
 /// Port of TensorFlow's workers.
-pub const TENSORFLOW_PORT: u16 = 2222;
+const TENSORFLOW_PORT: u16 = 2222;
 /// Longest `TF_CONFIG`: the kernel passes no string above 128 KiB.
 pub const MAX_TF_CONFIG: usize = 100 << 10;
 

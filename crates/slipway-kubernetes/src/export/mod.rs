@@ -11,7 +11,7 @@ use crate::object::Object;
 
 pub use helm::{ChartName, helm};
 pub use kustomize::kustomize;
-pub use plain::{document, plain};
+pub use plain::{plain, stream};
 
 /// One file of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! One file an object, in order, for `kubectl apply`.
+//! Objects in order for `kubectl apply`: one file each, or one text.
 
 use super::{ExportedFile, file_name, yaml::to_yaml};
 use crate::object::Object;
@@ -12,8 +12,13 @@ pub fn plain(objects: &[Object]) -> Vec<ExportedFile> {
         .collect()
 }
 
+/// All objects in order as one text, for `kubectl apply -f -`.
+pub fn stream(objects: &[Object]) -> String {
+    objects.iter().map(|object| format!("---\n{}", document(object))).collect()
+}
+
 /// An object with a head that says what it is and why it is there.
-pub fn document(object: &Object) -> String {
+fn document(object: &Object) -> String {
     let mut text = head(object);
     text.push_str(&to_yaml(object.json()));
     text

@@ -83,12 +83,31 @@ pub(super) fn pod_path(kind: &str) -> Option<&'static [&'static str]> {
 }
 
 pub(super) fn error(
+    place: (usize, usize),
+    code: &'static str,
+    message: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
+    finding(Severity::Error, place, code, message, fix)
+}
+
+pub(super) fn warning(
+    place: (usize, usize),
+    code: &'static str,
+    message: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
+    finding(Severity::Warning, place, code, message, fix)
+}
+
+pub(super) fn finding(
+    severity: Severity,
     (line, column): (usize, usize),
     code: &'static str,
     message: impl Into<String>,
     fix: impl Into<String>,
 ) -> Finding {
-    Finding { line, column, severity: Severity::Error, code, message: message.into(), fix: fix.into() }
+    Finding { line, column, severity, code, message: message.into(), fix: fix.into() }
 }
 
 pub(super) fn place(node: &Node) -> (usize, usize) {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use slipway_types::project::{Project, ServeSection};
 
 use super::check::pod_path;
+use super::selectors::matches;
 use super::tree::{Document, Entry, Node};
 use crate::names::NAME_ANNOTATION;
 use crate::spec::Exposure;
@@ -258,11 +259,8 @@ fn around(
 }
 
 fn selects(service: &Node, labels: Option<&Node>) -> bool {
-    let selector = service.at(&["spec", "selector"]).map_or(&[][..], Node::entries);
-    !selector.is_empty()
-        && selector
-            .iter()
-            .all(|wanted| labels.and_then(|labels| labels.text_at(&[&wanted.key])) == wanted.value.text())
+    let selector = service.at(&["spec", "selector"]);
+    selector.is_some_and(|selector| !selector.entries().is_empty() && matches(selector, labels))
 }
 
 fn service(root: &Node, left: &mut Left) -> Exposure {

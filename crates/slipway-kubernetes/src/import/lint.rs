@@ -1,13 +1,8 @@
 //! What works and will surprise.
 
-use super::check::{place, pod_path};
+use super::Finding;
+use super::check::{place, pod_path, warning};
 use super::tree::{Document, Node};
-use super::{Finding, Severity};
-
-fn warning(node: &Node, code: &'static str, message: impl Into<String>, fix: &str) -> Finding {
-    let (line, column) = place(node);
-    Finding { line, column, severity: Severity::Warning, code, message: message.into(), fix: fix.to_owned() }
-}
 
 pub(super) fn document(document: &Document, findings: &mut Vec<Finding>) {
     let Some(pod) = pod_path(document.kind()).and_then(|path| document.root.at(path)) else { return };
@@ -16,22 +11,22 @@ pub(super) fn document(document: &Document, findings: &mut Vec<Finding>) {
             let text = image.text().unwrap_or_default();
             if floating(text) {
                 let message = format!("`{text}` is another image tomorrow: its tag moves");
-                findings.push(warning(image, "floating-tag", message, "name a version, or a digest"));
+                findings.push(warning(place(image), "floating-tag", message, "name a version, or a digest"));
             }
         }
         if container.at(&["resources", "limits"]).is_none() {
             let message = "the container has no resource limits: it can take all memory of its node";
             let fix = "add `resources:` with `limits:` for `memory`, and `requests:` for `cpu` and `memory`";
-            findings.push(warning(container, "no-limits", message, fix));
+            findings.push(warning(place(container), "no-limits", message, fix));
         }
         if document.kind() == "Deployment" && container.get("readinessProbe").is_none() {
             let message = "the container has no readiness probe: it gets requests before it can answer";
             let fix = "add `readinessProbe:` with `httpGet:`";
-            findings.push(warning(container, "no-readiness", message, fix));
+            findings.push(warning(place(container), "no-readiness", message, fix));
         }
         if container.text_at(&["securityContext", "privileged"]) == Some("true") {
             let message = "the container is privileged: it can do anything to its node";
-            findings.push(warning(container, "privileged", message, "remove `privileged`"));
+            findings.push(warning(place(container), "privileged", message, "remove `privileged`"));
         }
     }
 }

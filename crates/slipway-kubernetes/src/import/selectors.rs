@@ -1,6 +1,6 @@
 //! References between the documents of a file: selectors that match nothing, and scalers without a target.
 
-use super::check::{error, place, place_of, pod_path};
+use super::check::{error, finding, place, place_of, pod_path, warning};
 use super::tree::{Document, Node};
 use super::{Finding, Severity};
 
@@ -32,8 +32,10 @@ fn labels(document: &Document) -> Option<&Node> {
     }
 }
 
-fn matches(selector: &Node, labels: &Node) -> bool {
-    selector.entries().iter().all(|wanted| labels.text_at(&[&wanted.key]) == wanted.value.text())
+/// Whether pods with these labels have all that a selector wants.
+pub(super) fn matches(selector: &Node, labels: Option<&Node>) -> bool {
+    let has = |key: &str| labels.and_then(|labels| labels.text_at(&[key]));
+    selector.entries().iter().all(|wanted| has(&wanted.key) == wanted.value.text())
 }
 
 fn own_template(root: &Node, selector: &Node, findings: &mut Vec<Finding>) {
@@ -71,8 +73,11 @@ fn service(root: &Node, documents: &[Document], findings: &mut Vec<Finding>) {
     }
     let pods: Vec<(&Document, &Node)> = documents.iter().filter_map(|d| Some((d, labels(d)?))).collect();
     let workloads = documents.iter().any(|d| pod_path(d.kind()).is_some());
-    let selected: Vec<&Document> =
-        pods.iter().filter(|(_, labels)| matches(selector, labels)).map(|(document, _)| *document).collect();
+    let selected: Vec<&Document> = pods
+        .iter()
+        .filter(|(_, labels)| matches(selector, Some(*labels)))
+        .map(|(document, _)| *document)
+        .collect();
     if selected.is_empty() {
         let fix = match pods.first().map(|(document, labels)| (document, *labels)) {
             Some((document, labels)) => {
@@ -90,12 +95,9 @@ fn service(root: &Node, documents: &[Document], findings: &mut Vec<Finding>) {
             }
             None => "give the pods these labels, below `template.metadata.labels`".to_owned(),
         };
-        let mut finding =
-            error(place_of(entry), "selector", "the selector matches no pods of this file", fix);
-        if !workloads {
-            finding.severity = Severity::Warning;
-        }
-        findings.push(finding);
+        let severity = if workloads { Severity::Error } else { Severity::Warning };
+        let message = "the selector matches no pods of this file";
+        findings.push(finding(severity, place_of(entry), "selector", message, fix));
     }
     for document in selected {
         target_ports(root, document, findings);
@@ -121,12 +123,9 @@ fn target_ports(root: &Node, document: &Document, findings: &mut Vec<Finding>) {
             continue;
         }
         let message = format!("no container of {} {} has port `{text}`", document.kind(), document.name());
-        let mut finding =
-            error(place(target), "target-port", message, "write the port that the program listens on");
-        if by_number {
-            finding.severity = Severity::Warning;
-        }
-        findings.push(finding);
+        let severity = if by_number { Severity::Warning } else { Severity::Error };
+        let fix = "write the port that the program listens on";
+        findings.push(finding(severity, place(target), "target-port", message, fix));
     }
 }
 
@@ -135,9 +134,8 @@ fn scaler(root: &Node, documents: &[Document], findings: &mut Vec<Finding>) {
     let (kind, name) = (target.text_at(&["kind"]), target.text_at(&["name"]));
     if !documents.iter().any(|d| Some(d.kind()) == kind && Some(d.name()) == name) {
         let message = format!("this file has no {} `{}`", kind.unwrap_or("?"), name.unwrap_or("?"));
-        let mut finding = error(place(target), "scale-target", message, "name the Deployment that is scaled");
-        finding.severity = Severity::Warning;
-        findings.push(finding);
+        let fix = "name the Deployment that is scaled";
+        findings.push(warning(place(target), "scale-target", message, fix));
     }
 }
 
@@ -152,9 +150,7 @@ fn ingress(root: &Node, documents: &[Document], findings: &mut Vec<Finding>) {
         let Some(name) = path.at(&["backend", "service", "name"]) else { continue };
         if !documents.iter().any(|d| d.kind() == "Service" && Some(d.name()) == name.text()) {
             let message = format!("this file has no Service `{}`", name.text().unwrap_or_default());
-            let mut finding = error(place(name), "ingress-backend", message, "name a Service");
-            finding.severity = Severity::Warning;
-            findings.push(finding);
+            findings.push(warning(place(name), "ingress-backend", message, "name a Service"));
         }
     }
 }

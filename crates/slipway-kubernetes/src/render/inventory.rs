@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{RenderError, namespace};
+use crate::names::digest;
 use crate::object::{Object, ObjectKey};
 
 /// Label of every member of a set.
-pub const PART_OF_LABEL: &str = "applyset.kubernetes.io/part-of";
+const PART_OF_LABEL: &str = "applyset.kubernetes.io/part-of";
 /// Label of the parent of a set.
-pub const ID_LABEL: &str = "applyset.kubernetes.io/id";
+const ID_LABEL: &str = "applyset.kubernetes.io/id";
 /// Annotation of the parent with the kinds that the set may hold.
-pub const KINDS_ANNOTATION: &str = "applyset.kubernetes.io/contains-group-kinds";
+const KINDS_ANNOTATION: &str = "applyset.kubernetes.io/contains-group-kinds";
 const TOOLING_ANNOTATION: &str = "applyset.kubernetes.io/tooling";
 /// Name of the ConfigMap that is the parent.
-pub const PARENT: &str = "slipway-inventory";
+const PARENT: &str = "slipway-inventory";
 
 /// Kinds that pods refer to, which may not vanish before them.
 const LAST: [&str; 4] = ["ConfigMap", "Secret", "ServiceAccount", "ResourceClaimTemplate"];
@@ -47,7 +47,7 @@ impl ApplySet {
     pub fn new(in_namespace: &str) -> Result<Self, RenderError> {
         namespace(in_namespace)?;
         // KEP-3659: name, namespace, kind and group of the parent; the group of a ConfigMap is empty.
-        let digest: [u8; 32] = Sha256::digest(format!("{PARENT}.{in_namespace}.ConfigMap.")).into();
+        let digest = digest(format!("{PARENT}.{in_namespace}.ConfigMap.").as_bytes());
         let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest);
         Ok(Self { namespace: in_namespace.to_owned(), id: format!("applyset-{text}-v1") })
     }

@@ -16,7 +16,7 @@ pub(super) const SERVICE_PORT: u16 = 80;
 pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered) -> Result<(), RenderError> {
     let Some(gateway) = &spec.gateway else {
         let why = "Where clients of the cluster reach the service.";
-        out.add(why, client_service(id, &json!(id.selector), &spec.exposure, Value::Null)?);
+        out.add(why, client_service(id, &json!(id.selector), &spec.exposure)?);
         return Ok(());
     };
     let hosts = hosts(spec, id);
@@ -37,7 +37,7 @@ pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered
     );
     let to_gateway = json!({GATEWAY_LABEL: map(&gateway.name)?});
     let why = "Where clients of the cluster reach the service: through the gateway, which knows it by the host name.";
-    out.add(why, client_service(id, &to_gateway, &spec.exposure, Value::Null)?);
+    out.add(why, client_service(id, &to_gateway, &spec.exposure)?);
     Ok(())
 }
 
@@ -61,7 +61,6 @@ pub(super) fn client_service(
     id: &Identity,
     selector: &Value,
     exposure: &Exposure,
-    annotations: Value,
 ) -> Result<Value, RenderError> {
     let (kind, port, node_port) = match exposure {
         Exposure::ClusterIp | Exposure::Host { .. } => ("ClusterIP", SERVICE_PORT, None),
@@ -76,14 +75,10 @@ pub(super) fn client_service(
             "a port of the nodes is one of 30000 to 32767 unless the cluster says otherwise".to_owned();
         return Err(RenderError::Contradiction { what: "node port", reason });
     }
-    let mut metadata = id.metadata();
-    for (key, value) in annotations.as_object().into_iter().flatten() {
-        metadata["annotations"][key] = value.clone();
-    }
     Ok(json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata,
+        "metadata": id.metadata(),
         "spec": {
             "type": kind,
             "selector": selector,

@@ -18,9 +18,9 @@ pub struct Invalid {
 /// Longest label, label value, and name of a Service.
 pub const MAX_LABEL: usize = 63;
 /// Longest subdomain, which most objects may be named by.
-pub const MAX_SUBDOMAIN: usize = 253;
+const MAX_SUBDOMAIN: usize = 253;
 /// Most bytes of all annotations of one object, keys and values.
-pub const MAX_ANNOTATIONS: usize = 256 << 10;
+const MAX_ANNOTATIONS: usize = 256 << 10;
 /// Most bytes in the values of a ConfigMap or Secret.
 pub const MAX_CONFIG: usize = 1 << 20;
 

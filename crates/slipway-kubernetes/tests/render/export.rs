@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use slipway_kubernetes::Capabilities;
-use slipway_kubernetes::export::{ChartName, ExportedFile, document, helm, kustomize, plain};
+use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
 use slipway_kubernetes::import::{Severity, analyze, convert};
 use slipway_kubernetes::object::Object;
 use slipway_kubernetes::render::render_service;
@@ -132,8 +132,7 @@ fn what_is_exported_is_imported_without_complaint() {
     let mut spec = plain_service();
     spec.spec.name = "my_model".into();
     let rendered = render_service(&spec, &Capabilities::default()).unwrap();
-    let text: String = rendered.objects.iter().map(|object| format!("---\n{}", document(object))).collect();
-    let analysis = analyze(&text);
+    let analysis = analyze(&stream(&rendered.objects));
     let errors: Vec<_> = analysis.findings.iter().filter(|f| f.severity == Severity::Error).collect();
     assert!(errors.is_empty(), "{errors:?}");
     let (projects, _) = convert(&analysis.documents);

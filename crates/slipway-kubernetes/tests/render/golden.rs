@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use slipway_kubernetes::Capabilities;
 use slipway_kubernetes::capabilities::Version;
-use slipway_kubernetes::export::document;
+use slipway_kubernetes::export::stream;
 use slipway_kubernetes::object::Object;
 use slipway_kubernetes::render::inventory::ApplySet;
 use slipway_kubernetes::render::rbac::{Subject, render_engine_role};
@@ -19,7 +19,7 @@ fn folder() -> PathBuf {
 }
 
 fn check(name: &str, objects: &[Object]) {
-    let text: String = objects.iter().map(|object| format!("---\n{}", document(object))).collect();
+    let text = stream(objects);
     let path = folder().join(format!("{name}.yaml"));
     if std::env::var_os("SLIPWAY_BLESS").is_some() {
         std::fs::write(&path, &text).unwrap();

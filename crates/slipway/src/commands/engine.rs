@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use slipway_kubernetes::Capabilities;
-use slipway_kubernetes::export::document;
+use slipway_kubernetes::export::stream;
 use slipway_kubernetes::render::rbac::{Subject, render_engine_role};
 use slipway_types::{ApiError, ErrorCode};
 
@@ -84,7 +84,6 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     };
     let rendered = render_engine_role(&args.namespace, &args.name, Some(&subject), &caps)
         .map_err(|error| Failure::from(ApiError::from_error(ErrorCode::InvalidArgument, &error)))?;
-    let text: String = rendered.objects.iter().map(|object| format!("---\n{}", document(object))).collect();
-    context.printer.raw(text.as_bytes());
+    context.printer.raw(stream(&rendered.objects).as_bytes());
     Ok(0)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hyper::Method;
 use slipway_kubernetes::capabilities::{InvalidVersion, Version};
-use slipway_kubernetes::export::{ChartName, ExportedFile, document, helm, kustomize, plain};
+use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
 use slipway_kubernetes::render::{RenderError, render_service};
 use slipway_kubernetes::spec::{
     Autoscaling, Exposure, ImagePin, ModelContent, ModelDelivery, Placement, RouteParent, RunAs,
@@ -152,8 +152,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         (_, Some(folder), _) => (folder, kustomize(&rendered.objects)),
         (_, _, Some(folder)) => (folder, helm(&rendered.objects, &chart)),
         (None, None, None) => {
-            let text: String = rendered.objects.iter().map(|o| format!("---\n{}", document(o))).collect();
-            context.printer.raw(text.as_bytes());
+            context.printer.raw(stream(&rendered.objects).as_bytes());
             return Ok(0);
         }
     };
