@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use slipway_gateway::{AccessLog, GatewayConfig};
 use slipway_types::container::ContainerId;
-use slipway_types::service::{Backend, Route, RoutingTable};
+use slipway_types::service::{Address, Backend, Route, RoutingTable};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,8 +52,9 @@ fn compare(arguments: &[String]) -> Result<(), Error> {
             service: "bench".into(),
             model: "bench".into(),
             backends: vec![Backend {
-                id: ContainerId::from_random([1; 12]),
-                socket: folder.path().join("http.sock"),
+                id: ContainerId::from_random([1; 12]).into(),
+                name: None,
+                address: Address::Socket(folder.path().join("http.sock")),
                 labels: Vec::new(),
             }],
             max_concurrency: 100_000,

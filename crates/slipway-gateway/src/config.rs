@@ -13,8 +13,8 @@ pub struct GatewayConfig {
     /// Addresses to listen on; port 0 takes a free one. The same addresses serve `/metrics` and `/-/…`.
     pub listen: Vec<SocketAddr>,
     /// JSON file with a [`slipway_types::service::RoutingTable`], renamed into place by its writer. May be missing at
-    /// first.
-    pub routes_file: PathBuf,
+    /// first. Absent where [`crate::Gateway::set_routes`] gives the table.
+    pub routes_file: Option<PathBuf>,
     /// File in Prometheus text format, written by the daemon, that `/metrics` appends verbatim.
     pub containers_metrics_file: Option<PathBuf>,
     /// Where access log lines go.
@@ -29,11 +29,16 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// A configuration with default limits and no access log.
+    /// A configuration with default limits and no access log, whose table is in a file.
     pub fn new(listen: SocketAddr, routes_file: impl Into<PathBuf>) -> Self {
+        Self { routes_file: Some(routes_file.into()), ..Self::without_file(listen) }
+    }
+
+    /// A configuration with default limits and no access log, whose table [`crate::Gateway::set_routes`] gives.
+    pub fn without_file(listen: SocketAddr) -> Self {
         Self {
             listen: vec![listen],
-            routes_file: routes_file.into(),
+            routes_file: None,
             containers_metrics_file: None,
             access_log: AccessLog::Off,
             limits: Limits::default(),
@@ -78,6 +83,8 @@ pub struct Limits {
     /// Longest time until a replica's answer begins (504, or 408 when the client had not sent its body by then),
     /// and longest pause within an answer.
     pub request_timeout: Duration,
+    /// Longest time for a connection to a replica's TCP address. Where a node is gone, nothing refuses it.
+    pub connect_timeout: Duration,
     /// Longest time for a request's headers to arrive (408), and longest time that a connection idles between requests.
     pub header_timeout: Duration,
     /// Most requests under way per service; more get 503.
@@ -97,6 +104,8 @@ impl Default for Limits {
             max_header_bytes: 32 << 10,
             max_headers: 100,
             request_timeout: Duration::from_millis(PREDICTION_LIMIT_MS),
+            // The kernel repeats a lost packet after one second.
+            connect_timeout: Duration::from_millis(1500),
             header_timeout: Duration::from_secs(20),
             max_concurrency: 1024,
             max_connections: 8192,

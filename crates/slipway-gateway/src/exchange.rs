@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
-use slipway_types::container::ContainerId;
 
 use crate::access_log::Line;
 use crate::body::Progress;
 use crate::connection::{Connection, Wait};
 use crate::stats::ServiceStats;
 use crate::table::Service;
+use crate::upstream::Backend;
 
 /// Status that is recorded for a request whose client went away before the answer began, as nginx does.
 const CLIENT_CLOSED: u16 = 499;
@@ -27,7 +27,8 @@ pub(crate) struct Exchange {
     service: Option<Arc<Service>>,
     /// A place among the service's concurrent requests is taken.
     admitted: bool,
-    pub backend: Option<ContainerId>,
+    /// The replica that was asked last.
+    pub backend: Option<Arc<Backend>>,
     pub status: Option<StatusCode>,
     pub request_bytes: u64,
     pub progress: Option<Arc<Progress>>,
@@ -108,7 +109,7 @@ impl Drop for Exchange {
             // Queries carry tokens; the path does not.
             path: self.target.as_ref().map_or("", PathAndQuery::path),
             service: self.service.as_ref().map(|service| service.name.as_str()),
-            backend: self.backend.as_ref().map(ContainerId::short),
+            backend: self.backend.as_ref().map(|backend| backend.name.as_str()),
             status,
             aborted: !self.complete,
             request_bytes,

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response};
@@ -34,7 +35,7 @@ pub(crate) async fn handle(
     // The body of an answer to HEAD is never asked for.
     exchange.complete = bodiless;
     headers::to_client(response.headers_mut(), &id);
-    if unread {
+    if unread || shared.leaving.load(Relaxed) {
         // hyper closes the connection then; a client that is not told sends its next request there.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,13 +1,13 @@
-//! The data plane: one address for every service. HTTP in, Unix sockets out.
+//! The data plane: one address for every service. HTTP in; Unix sockets of this host or TCP addresses of pods out.
 //!
-//! The gateway knows what its routing table says and nothing else: the table is a JSON file that is renamed into
-//! place ([`slipway_types::service::RoutingTable`]). It never reads the database and never waits for the daemon. A
-//! file that cannot be read keeps the table before it in force.
+//! The gateway knows what its routing table says and nothing else ([`slipway_types::service::RoutingTable`]): on a host
+//! a JSON file that is renamed into place, in a cluster what [`Gateway::set_routes`] is given. It never reads the
+//! database and never waits for the daemon. A table that cannot be read or used keeps the one before it in force.
 //!
 //! # How requests find a service
 //!
 //! In this order:
-//! 1. `Host: <service>.localhost[:port]`: the whole path space is the service's, unchanged.
+//! 1. A host that a route names, or `Host: <service>.localhost[:port]`: the whole path space is the service's, unchanged.
 //! 2. The gateway's own: `GET /` (the services, as JSON), `/metrics`, `/-/healthy`, `/-/ready`, `/v2`,
 //!    `/v2/health/live`, `/v2/health/ready`.
 //! 3. `/v1/models/<name>…` and `/v2/models/<name>…`, unchanged, where `<name>` is a service or, failing that, a model.
@@ -62,3 +62,4 @@ mod upstream;
 pub use config::{AccessLog, GatewayConfig, Limits};
 pub use error::GatewayError;
 pub use server::{Drained, Gateway, run, start};
+pub use table::TableError;

@@ -130,7 +130,7 @@ impl Own {
         )?;
         for service in self.table.services() {
             for backend in &service.backends {
-                let labels: Labels = vec![("service", &service.name), ("replica", backend.id.short())];
+                let labels: Labels = vec![("service", &service.name), ("replica", backend.name.as_str())];
                 gauge(&mut family, &labels, i64::from(backend.usable(now)))?;
             }
         }
@@ -142,7 +142,7 @@ impl Own {
         )?;
         for service in self.table.services() {
             for backend in &service.backends {
-                let labels: Labels = vec![("service", &service.name), ("replica", backend.id.short())];
+                let labels: Labels = vec![("service", &service.name), ("replica", backend.name.as_str())];
                 gauge(&mut family, &labels, i64::from(backend.outstanding()))?;
             }
         }
@@ -175,7 +175,7 @@ impl Own {
             ),
             (
                 "slipway_gateway_routes_stale",
-                "1 while the routing table's file cannot be used and the table before it is in force.",
+                "1 while the routing table in force is an old one: its source cannot be read or used.",
                 i64::from(shared.routes.stale.load(Relaxed)),
             ),
         ];

@@ -24,6 +24,7 @@ pub(crate) async fn answer(
         json_response(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, value)
     };
     let loaded = shared.routes.loaded.load(Relaxed);
+    let ready = loaded && !shared.leaving.load(Relaxed);
     Ok(match page {
         Page::Index => index(shared),
         Page::Metrics => {
@@ -31,7 +32,7 @@ pub(crate) async fn answer(
             full(StatusCode::OK, metrics::CONTENT_TYPE, text.into())
         }
         Page::Healthy => state(true, &json!({ "healthy": true })),
-        Page::Ready => state(loaded, &json!({ "ready": loaded, "generation": shared.table().generation })),
+        Page::Ready => state(ready, &json!({ "ready": ready, "generation": shared.table().generation })),
         Page::ServerMetadata => state(
             true,
             &json!({ "name": "slipway", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data"] }),

@@ -171,7 +171,7 @@ async fn send(
     let mut tried = others;
     while let Some(index) = service.pick(&tried, worker.shared.now()) {
         let lease = service.backends[index].lease();
-        exchange.backend = Some(lease.backend().id.clone());
+        exchange.backend = Some(Arc::clone(lease.backend()));
         if tried.len() > not_tried {
             service.stats.retries.fetch_add(1, Relaxed);
         }
@@ -217,10 +217,11 @@ async fn attempt(
         }
         service.stats.retries.fetch_add(1, Relaxed);
     }
-    let mut link = match Link::connect(&lease.backend().socket).await {
+    let limit = worker.shared.limits.connect_timeout;
+    let mut link = match Link::connect(&lease.backend().address, limit).await {
         Ok(link) => link,
         Err(error) => {
-            tracing::debug!(replica = %lease.backend().id, %error, "cannot connect");
+            tracing::debug!(replica = lease.backend().name, %error, "cannot connect");
             // A full backlog says that it is busy, not that it is gone.
             if error.kind() != std::io::ErrorKind::WouldBlock {
                 lease.backend().connect_failed(worker.shared.now());

@@ -26,7 +26,7 @@ pub(crate) enum Page {
     Metrics,
     /// `/-/healthy`: the process works.
     Healthy,
-    /// `/-/ready`: a routing table was read.
+    /// `/-/ready`: there is a routing table, and the gateway is not about to end.
     Ready,
     /// `/v2`: server metadata of the Open Inference Protocol.
     ServerMetadata,
@@ -38,6 +38,10 @@ pub(crate) enum Page {
 
 /// Finds the destination of a request. `host` may have a port.
 pub(crate) fn resolve<'a>(table: &'a Table, host: Option<&'a str>, path: &'a str) -> Destination<'a> {
+    let host = host.map(without_port);
+    if let Some(service) = host.and_then(|host| table.full_host(host)) {
+        return Destination::Service { service, strip: 0 };
+    }
     if let Some(label) = host.and_then(service_label) {
         return match table.host(label) {
             Some(service) => Destination::Service { service, strip: 0 },
@@ -77,14 +81,18 @@ fn page(path: &str) -> Option<Page> {
     })
 }
 
-/// The part of `<label>.localhost[:port]` before the first suffix.
-fn service_label(host: &str) -> Option<&str> {
-    const SUFFIX: &str = ".localhost";
+/// A host without its port and without the dot that ends a full name.
+fn without_port(host: &str) -> &str {
     let host = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
-    let host = host.strip_suffix('.').unwrap_or(host);
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// The part of `<label>.localhost` before the first suffix.
+fn service_label(host: &str) -> Option<&str> {
+    const SUFFIX: &str = ".localhost";
     let split = host.len().checked_sub(SUFFIX.len()).filter(|at| *at > 0 && host.is_char_boundary(*at))?;
     let (label, suffix) = host.split_at(split);
     suffix.eq_ignore_ascii_case(SUFFIX).then_some(label)
@@ -102,6 +110,7 @@ mod tests {
         let services = [("digits", "mnist"), ("a.b", "x"), ("v1", "x")].map(|(service, model)| Route {
             service: service.into(),
             model: model.into(),
+            hosts: vec![format!("{service}-svc"), format!("{service}.ns.svc")],
             ..Route::default()
         });
         let table = RoutingTable { generation: 1, services: services.into() };
@@ -138,6 +147,11 @@ mod tests {
             (Some("digits.localhost:8080"), "/", "digits 0"),
             (Some("DIGITS.LOCALHOST"), "/metrics", "digits 0"),
             (Some("a.b.localhost."), "/x", "a.b 0"),
+            (Some("digits.ns.svc"), "/", "digits 0"),
+            (Some("Digits.NS.svc.:80"), "/-/ready", "digits 0"),
+            (Some("digits-svc:80"), "/v1/models/v1", "digits 0"),
+            (Some("digits.ns"), "/-/ready", "page Ready"),
+            (Some("other.ns.svc"), "/digits/x", "digits 7"),
             (Some("nope.localhost"), "/digits/x", "unknown nope"),
             (Some(".localhost"), "/", "page Index"),
             (Some("digits.localhost.example"), "/", "page Index"),

@@ -105,10 +105,7 @@ fn look(shared: &Shared, path: &Path, seen: &mut Option<Stamp>) {
     }
     *seen = Some(stamp);
     match load(shared, path) {
-        Ok(()) => {
-            shared.routes.loaded.store(true, Relaxed);
-            shared.routes.stale.store(false, Relaxed);
-        }
+        Ok(()) => {}
         Err(error) => {
             shared.routes.stale.store(true, Relaxed);
             shared.routes.failures.fetch_add(1, Relaxed);
@@ -126,8 +123,5 @@ fn load(shared: &Shared, path: &Path) -> Result<(), RoutesError> {
         return Err(RoutesError::TooLarge);
     }
     let new: RoutingTable = serde_json::from_slice(&text).map_err(RoutesError::Parse)?;
-    let table = shared.table().next(&new, &shared.limits, shared.workers).map_err(RoutesError::Table)?;
-    tracing::info!(generation = table.generation, services = new.services.len(), "routing table taken");
-    shared.set_table(Arc::new(table));
-    Ok(())
+    shared.take(&new).map_err(RoutesError::Table)
 }

@@ -75,8 +75,8 @@ async fn ask(
     service: String,
     backend: Arc<Backend>,
 ) -> (String, String, Result<(StatusCode, Bytes), FetchError>) {
-    let answer = fetch(&backend.socket, "/metrics", MAX_ANSWER, TIMEOUT).await;
-    (service, backend.id.short().to_owned(), answer)
+    let answer = fetch(&backend.address, "/metrics", MAX_ANSWER, TIMEOUT).await;
+    (service, backend.name.clone(), answer)
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

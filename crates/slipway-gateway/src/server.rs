@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use slipway_types::service::RoutingTable;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::connection::TICK;
 use crate::error::GatewayError;
 use crate::routes_file::Watcher;
 use crate::shared::{Shared, Worker};
+use crate::table::TableError;
 use crate::upstream;
 
 const BACKLOG: u32 = 1024;
@@ -36,7 +38,7 @@ pub struct Gateway {
     acceptors: JoinSet<()>,
     health: JoinSet<()>,
     workers: Vec<RunningWorker>,
-    _routes: Watcher,
+    _routes: Option<Watcher>,
 }
 
 /// How a gateway ended.
@@ -68,7 +70,10 @@ pub async fn start(mut config: GatewayConfig) -> Result<Gateway, GatewayError> {
     let count = if config.workers == 0 { default_workers() } else { config.workers };
     let log = Logger::open(config.access_log)?;
     let shared = Shared::new(config.limits, count, log, config.containers_metrics_file)?;
-    let routes = Watcher::start(Arc::clone(&shared), config.routes_file)?;
+    let routes = match config.routes_file {
+        Some(path) => Some(Watcher::start(Arc::clone(&shared), path)?),
+        None => None,
+    };
     let (shutdown, down) = watch::channel(false);
     let workers = (0..count)
         .map(|index| RunningWorker::start(Worker::new(index, Arc::clone(&shared)), down.clone()))
@@ -87,6 +92,25 @@ impl Gateway {
     /// The addresses that it listens on, with the ports that it got.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Puts a routing table into force, where there is no file with one. One that is refused changes nothing.
+    pub fn set_routes(&self, table: &RoutingTable) -> Result<(), TableError> {
+        self.shared.take(table).inspect_err(|_| {
+            self.shared.routes.stale.store(true, Relaxed);
+            self.shared.routes.failures.fetch_add(1, Relaxed);
+        })
+    }
+
+    /// Says in the metrics whether the table in force is kept although what it is made from cannot be seen.
+    pub fn set_stale(&self, stale: bool) {
+        self.shared.routes.stale.store(stale, Relaxed);
+    }
+
+    /// Says from now on that it is not ready, and ends each connection with its next answer, but serves all that comes:
+    /// whoever spreads requests over several gateways has time to leave this one out before [`Self::shutdown`].
+    pub fn leave(&self) {
+        self.shared.leaving.store(true, Relaxed);
     }
 
     /// Stops listening at once, lets requests that are under way finish for [`crate::Limits::drain`], and ends.

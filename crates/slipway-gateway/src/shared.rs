@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use http::HeaderValue;
+use slipway_types::service::RoutingTable;
 
 use crate::access_log::Logger;
 use crate::config::Limits;
 use crate::connection::Connection;
 use crate::error::GatewayError;
 use crate::stats::ServiceStats;
-use crate::table::Table;
+use crate::table::{Table, TableError};
 
 /// What every worker of one gateway shares.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     /// Requests that found no service, and those for pages of the gateway's own.
     pub own_stats: ServiceStats,
     pub routes: RoutesState,
+    /// The gateway is about to end: it says so, and asks clients for new connections elsewhere.
+    pub leaving: AtomicBool,
     pub connections: AtomicUsize,
     pub connections_refused: AtomicU64,
     pub containers_metrics_file: Option<PathBuf>,
@@ -34,14 +37,14 @@ pub(crate) struct Shared {
     epoch: Instant,
 }
 
-/// How the routing table's file fares.
+/// How the routing table's source fares.
 #[derive(Debug, Default)]
 pub(crate) struct RoutesState {
     /// A table was read at least once.
     pub loaded: AtomicBool,
-    /// The file as it is now cannot be used; the table before it is in force.
+    /// The table in force is an old one: the source cannot be read or used as it is now.
     pub stale: AtomicBool,
-    /// Times that the file changed and could not be used.
+    /// Times that a changed table could not be used.
     pub failures: AtomicU64,
 }
 
@@ -102,6 +105,7 @@ impl Shared {
             log,
             own_stats: ServiceStats::default(),
             routes: RoutesState::default(),
+            leaving: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             connections_refused: AtomicU64::new(0),
             containers_metrics_file,
@@ -116,7 +120,17 @@ impl Shared {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_table(&self, next: Arc<Table>) {
+    /// Puts a table into force.
+    pub(crate) fn take(&self, new: &RoutingTable) -> Result<(), TableError> {
+        let table = self.table().next(new, &self.limits, self.workers)?;
+        tracing::info!(generation = table.generation, services = new.services.len(), "routing table taken");
+        self.set_table(Arc::new(table));
+        self.routes.loaded.store(true, Relaxed);
+        self.routes.stale.store(false, Relaxed);
+        Ok(())
+    }
+
+    fn set_table(&self, next: Arc<Table>) {
         let before = {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *table, Arc::clone(&next))

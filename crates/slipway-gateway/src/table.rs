@@ -1,13 +1,13 @@
 //! The routing table in force: services, their replicas, and what is known of each.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use slipway_types::model::valid_model_name;
-use slipway_types::service::RoutingTable;
+use slipway_types::service::{Address, ReplicaId, RoutingTable};
 
 use crate::config::Limits;
 use crate::stats::ServiceStats;
@@ -19,17 +19,27 @@ const MAX_BACKENDS: usize = 65_536;
 
 /// Why a table is not taken.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TableError {
+pub enum TableError {
+    /// More services than a table may have.
     #[error("{} services are more than {MAX_SERVICES}", .0)]
     TooManyServices(usize),
+    /// More replicas than a table may have.
     #[error("{} replicas are more than {MAX_BACKENDS}", .0)]
     TooManyBackends(usize),
+    /// A name that no path can hold.
     #[error("`{0}` cannot name a service or a model")]
     BadName(String),
+    /// Two services of one name.
     #[error("service `{0}` is listed twice")]
     Twice(String),
+    /// A socket whose place depends on where the gateway was started.
     #[error("socket {} of service `{service}` is not an absolute path", path.display())]
-    RelativeSocket { service: String, path: PathBuf },
+    RelativeSocket {
+        /// The service.
+        service: String,
+        /// The socket.
+        path: PathBuf,
+    },
 }
 
 /// One immutable table. What outlives a table (counters, connections) is shared between successive ones.
@@ -40,6 +50,8 @@ pub(crate) struct Table {
     by_model: HashMap<String, Arc<Service>>,
     /// By the name in lower case; nothing where several services share it.
     by_host: HashMap<String, Option<Arc<Service>>>,
+    /// By whole host names, in lower case.
+    by_full_host: HashMap<String, Arc<Service>>,
 }
 
 /// One service.
@@ -60,7 +72,7 @@ pub(crate) struct Service {
 }
 
 impl Table {
-    /// Makes the table that follows `self`. Replicas with the same id and socket keep their connections.
+    /// Makes the table that follows `self`. Replicas with the same id and address keep their connections.
     pub(crate) fn next(
         &self,
         new: &RoutingTable,
@@ -74,10 +86,8 @@ impl Table {
         if count > MAX_BACKENDS {
             return Err(TableError::TooManyBackends(count));
         }
-        let known: HashMap<(&str, &Path), &Arc<Backend>> = self
-            .backends()
-            .map(|backend| ((backend.id.as_str(), backend.socket.as_path()), backend))
-            .collect();
+        let known: HashMap<(&ReplicaId, &Address), &Arc<Backend>> =
+            self.backends().map(|backend| ((&backend.id, &backend.address), backend)).collect();
         let mut table = Self { generation: new.generation, ..Self::default() };
         for route in &new.services {
             for name in [&route.service, &route.model] {
@@ -87,13 +97,15 @@ impl Table {
             }
             let mut backends = Vec::with_capacity(route.backends.len());
             for backend in &route.backends {
-                if !backend.socket.is_absolute() {
-                    let (service, path) = (route.service.clone(), backend.socket.clone());
+                if let Address::Socket(path) = &backend.address
+                    && !path.is_absolute()
+                {
+                    let (service, path) = (route.service.clone(), path.clone());
                     return Err(TableError::RelativeSocket { service, path });
                 }
-                backends.push(match known.get(&(backend.id.as_str(), backend.socket.as_path())) {
+                backends.push(match known.get(&(&backend.id, &backend.address)) {
                     Some(known) => Arc::clone(known),
-                    None => Arc::new(Backend::new(backend.id.clone(), backend.socket.clone(), workers)),
+                    None => Arc::new(Backend::new(backend, workers)),
                 });
             }
             let before = self.services.get(&route.service);
@@ -117,6 +129,14 @@ impl Table {
             });
             if table.services.insert(route.service.clone(), service).is_some() {
                 return Err(TableError::Twice(route.service.clone()));
+            }
+        }
+        for route in &new.services {
+            let Some(service) = table.services.get(&route.service) else { continue };
+            for host in &route.hosts {
+                // The first one has it: a later one cannot take a host over.
+                let host = host.trim_end_matches('.').to_ascii_lowercase();
+                table.by_full_host.entry(host).or_insert_with(|| Arc::clone(service));
             }
         }
         for (name, service) in &table.services {
@@ -159,6 +179,19 @@ impl Table {
     /// The service of this name or, host names having no case, the only one whose name differs from it in case alone.
     pub(crate) fn host(&self, label: &str) -> Option<&Arc<Service>> {
         self.services.get(label).or_else(|| self.by_host.get(&label.to_ascii_lowercase())?.as_ref())
+    }
+
+    /// The service whose host this is, as a whole and without a port.
+    pub(crate) fn full_host(&self, host: &str) -> Option<&Arc<Service>> {
+        if self.by_full_host.is_empty() {
+            return None;
+        }
+        match self.by_full_host.get(host) {
+            None if host.bytes().any(|b| b.is_ascii_uppercase()) => {
+                self.by_full_host.get(&host.to_ascii_lowercase())
+            }
+            found => found,
+        }
     }
 
     /// The known services for an error message.
@@ -206,8 +239,9 @@ mod tests {
 
     fn row(n: u8) -> BackendRow {
         BackendRow {
-            id: ContainerId::from_random([n; 12]),
-            socket: format!("/run/{n}.sock").into(),
+            id: ContainerId::from_random([n; 12]).into(),
+            name: None,
+            address: Address::Socket(format!("/run/{n}.sock").into()),
             labels: Vec::new(),
         }
     }
@@ -254,6 +288,17 @@ mod tests {
         assert!(Arc::ptr_eq(&old.stats, &new.stats) && Arc::ptr_eq(&old.backends[1], &new.backends[0]));
         let retired: Vec<_> = first.backends().map(|backend| backend.retired()).collect();
         assert_eq!(retired, [true, false, true]);
+
+        // The same replica at another address is reached over other connections.
+        let mut moved = route("a", "m", &[2, 4]);
+        moved.backends[0].address = Address::Tcp(([10, 0, 0, 2], 8080).into());
+        let third = table(&second, vec![moved.clone()]).unwrap();
+        second.retire_missing(&third);
+        let retired: Vec<_> = second.backends().map(|backend| backend.retired()).collect();
+        assert_eq!(retired, [true, false]);
+        let fourth = table(&third, vec![moved]).unwrap();
+        let backends = |table: &Table| table.backends().cloned().collect::<Vec<_>>();
+        assert!(std::iter::zip(backends(&third), backends(&fourth)).all(|(a, b)| Arc::ptr_eq(&a, &b)));
     }
 
     #[test]
@@ -264,7 +309,7 @@ mod tests {
         let twice = vec![route("a", "m", &[]), route("a", "n", &[])];
         assert!(matches!(table(&base, twice), Err(TableError::Twice(_))));
         let mut relative = route("a", "m", &[1]);
-        relative.backends[0].socket = "x.sock".into();
+        relative.backends[0].address = Address::Socket("x.sock".into());
         assert!(matches!(table(&base, vec![relative]), Err(TableError::RelativeSocket { .. })));
         let many = (0..=MAX_SERVICES).map(|n| route(&format!("s{n}"), "m", &[])).collect();
         assert!(matches!(table(&base, many), Err(TableError::TooManyServices(_))));
@@ -283,6 +328,21 @@ mod tests {
         assert_eq!(name(table.host("big")).as_deref(), Some("Big"));
         assert_eq!(name(table.service_or_model("none")), None);
         assert_eq!(table.known(), "services: Big, a, b");
+    }
+
+    #[test]
+    fn a_whole_host_is_of_the_first_that_names_it() {
+        let with = |service: &str, hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+            Route { hosts, ..route(service, "m", &[]) }
+        };
+        let services = vec![with("b", &["b.ns.svc", "API.example."]), with("a", &["api.example", "a"])];
+        let table = table(&Table::default(), services).unwrap();
+        let host = |host: &str| table.full_host(host).map(|service| service.name.as_str());
+        assert_eq!(
+            ["b.ns.svc", "api.example", "Api.Example", "a", "b"].map(host),
+            [Some("b"), Some("b"), Some("b"), Some("a"), None]
+        );
     }
 
     #[test]

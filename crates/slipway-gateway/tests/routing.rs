@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use slipway_types::container::ContainerId;
-use slipway_types::service::{Backend, Route};
-use support::{Client, Replica, World, body, route, until};
+use slipway_types::service::{Address, Backend, Route};
+use support::{Client, Replica, World, body, route, row, until};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, Semaphore};
 
@@ -79,21 +79,21 @@ async fn labels_are_those_of_now() {
 async fn a_label_leads_to_its_own_version_alone() {
     let world = World::new().await;
     let (old, new) = (Replica::named(world.path(), 1, "old"), Replica::named(world.path(), 2, "new"));
-    let row = |replica: &Replica, label: &str| Backend { labels: vec![label.to_owned()], ..replica.row() };
+    let of = |replica: &Replica, label: &str| Backend { labels: vec![label.to_owned()], ..replica.row() };
     let with = |backends: Vec<Backend>| Route {
         labels: vec!["champion".to_owned(), "stable".to_owned()],
         backends,
         ..route("alpha", &[])
     };
     let champion = "/v1/models/alpha/labels/champion:predict";
-    world.route(vec![with(vec![row(&old, "stable")])]).await;
+    world.route(vec![with(vec![of(&old, "stable")])]).await;
     let none = world.get(champion).await;
     none.expect(StatusCode::SERVICE_UNAVAILABLE, "no ready replica of the version with label champion");
     assert_eq!((none.headers["retry-after"].as_str(), old.hits()), ("1", 0));
     assert_eq!(world.get("/v1/models/alpha/labels/stable:predict").await.status, 200);
     assert_eq!(world.get("/v1/models/alpha:predict").await.status, 200);
 
-    world.route(vec![with(vec![row(&old, "stable"), row(&new, "champion")])]).await;
+    world.route(vec![with(vec![of(&old, "stable"), of(&new, "champion")])]).await;
     let hits = old.hits();
     for _ in 0..6 {
         assert_eq!(world.get(champion).await.status, 200);
@@ -207,11 +207,7 @@ async fn a_dead_replica_costs_no_request() {
         assert_eq!(world.post("/s", "{}").await.status, 200);
     }
     assert!(dead.hits() > 0);
-    let missing = Backend {
-        id: ContainerId::from_random([9; 12]),
-        socket: world.path().join("none.sock"),
-        labels: Vec::new(),
-    };
+    let missing = row(ContainerId::from_random([9; 12]), Address::Socket(world.path().join("none.sock")));
     let mut table = route("s", &[&good, &dead]);
     table.backends.push(missing);
     dead.kill().await;
@@ -251,7 +247,7 @@ async fn a_request_that_was_sent_is_not_sent_again() {
     });
     let other = Replica::named(world.path(), 2, "other");
     let mut table = route("s", &[&other]);
-    table.backends.push(Backend { id: ContainerId::from_random([1; 12]), socket, labels: Vec::new() });
+    table.backends.push(row(ContainerId::from_random([1; 12]), Address::Socket(socket)));
     world.route(vec![table]).await;
     let mut broken = 0;
     for _ in 0..6 {
@@ -288,7 +284,7 @@ async fn a_replica_that_closes_idle_connections_costs_no_request() {
         }
     });
     let mut table = route("s", &[]);
-    table.backends.push(Backend { id: ContainerId::from_random([1; 12]), socket, labels: Vec::new() });
+    table.backends.push(row(ContainerId::from_random([1; 12]), Address::Socket(socket)));
     world.route(vec![table]).await;
     let mut client = Client::connect(world.address).await;
     for _ in 0..100 {
@@ -364,8 +360,9 @@ async fn a_socket_deep_in_the_tree_is_reached() {
     let link = world.path().join("l");
     std::os::unix::fs::symlink(&folder, &link).unwrap();
     let mut replica = Replica::named(&link, 1, "deep");
-    replica.socket = folder.join("1.sock");
-    assert!(replica.socket.as_os_str().len() > 108);
+    let socket = folder.join("1.sock");
+    assert!(socket.as_os_str().len() > 108);
+    replica.address = Address::Socket(socket);
     world.route(vec![route("s", &[&replica])]).await;
     assert_eq!(world.get("/s").await.text(), "deep");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use slipway_types::service::{
-    Backend, DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, Route, RoutingTable, ServiceSpec,
+    Address, Backend, DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, Route, RoutingTable, ServiceSpec,
 };
 
 use crate::engine::ObservedReplica;
@@ -62,8 +62,9 @@ fn route(service: &ServedService<'_>, observed: &[ObservedReplica], limits: &Rou
         .filter(|replica| replica.service == spec.name && replica.state == ReplicaState::Ready)
         .filter_map(|replica| {
             Some(Backend {
-                id: replica.container.clone(),
-                socket: replica.socket.clone()?,
+                id: replica.container.clone().into(),
+                name: None,
+                address: Address::Socket(replica.socket.clone()?),
                 labels: of_revision(replica.revision),
             })
         })
@@ -76,6 +77,7 @@ fn route(service: &ServedService<'_>, observed: &[ObservedReplica], limits: &Rou
     Route {
         service: spec.name.clone(),
         model: spec.model.clone(),
+        hosts: Vec::new(),
         labels,
         backends,
         max_body: spec.max_body.unwrap_or(limits.max_body),

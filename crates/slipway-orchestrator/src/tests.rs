@@ -7,7 +7,7 @@ use std::time::Duration;
 use slipway_types::Digest;
 use slipway_types::container::ContainerId;
 use slipway_types::model::ModelFormat;
-use slipway_types::service::{ReplicaState, RoutingTable, ServiceSpec};
+use slipway_types::service::{Address, ReplicaState, RoutingTable, ServiceSpec};
 
 use crate::contract::{self, Harness};
 use crate::fake::{Behaviour, FakeEngine};
@@ -423,8 +423,8 @@ fn routes_hold_ready_replicas_and_count_generations() {
     let [a, b] = &table.services[..] else { panic!("{table:?}") };
     assert_eq!((a.service.as_str(), a.backends.len(), a.max_body, a.max_concurrency), ("a", 0, 9, 7));
     assert_eq!((b.service.as_str(), b.max_body, b.timeout_ms, b.max_concurrency), ("b", 5, 8, 14));
-    let sockets: Vec<_> = b.backends.iter().map(|backend| backend.socket.to_str().unwrap()).collect();
-    assert_eq!(sockets, ["/2", "/9"]);
+    let addresses: Vec<_> = b.backends.iter().map(|backend| backend.address.clone()).collect();
+    assert_eq!(addresses, ["/2", "/9"].map(|path| Address::Socket(path.into())));
     let of_replicas: Vec<_> = b.backends.iter().map(|backend| backend.labels.join(" ")).collect();
     assert_eq!(of_replicas, ["old eu", ""], "of each one's own revision, and none of a third one");
     assert_eq!((a.labels.join(" "), b.labels.join(" ")), ("new".to_owned(), "eu new old".to_owned()));

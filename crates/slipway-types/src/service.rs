@@ -1,5 +1,7 @@
 //! Services: declared state, replicas, the runner's configuration and the gateway's routing table.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -221,6 +223,9 @@ pub struct Route {
     pub service: String,
     /// Model name; requests for `/v1/models/<model>` and `/v2/models/<model>` come here too.
     pub model: String,
+    /// Host names, without a port, whose requests all come here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// Aliases of the declared version and of those that replicas serve: `/v1/models/<service>/labels/<alias>` comes here
     /// and goes to replicas that have the alias.
     pub labels: Vec<String>,
@@ -237,13 +242,77 @@ pub struct Route {
 /// One replica in the routing table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
-    /// Its container.
-    pub id: ContainerId,
-    /// Unix socket of its runner, on this host.
-    pub socket: PathBuf,
+    /// Who it is.
+    pub id: ReplicaId,
+    /// What logs and metrics call it; the first twelve digits of its id when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it answers.
+    #[serde(flatten)]
+    pub address: Address,
     /// Aliases of the version that it serves.
     #[serde(default)]
     pub labels: Vec<String>,
+}
+
+/// Where a replica answers: `"socket": "<path>"` or `"tcp": "<ip>:<port>"` in the routing table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Address {
+    /// Unix socket of its runner, on this host.
+    Socket(PathBuf),
+    /// Address of its pod.
+    Tcp(SocketAddr),
+}
+
+/// Who a replica is: the id of its container on this host, or the UID of its pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ReplicaId(String);
+
+/// Why a text is no id of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` cannot be the id of a replica")]
+pub struct InvalidReplicaId(pub String);
+
+impl ReplicaId {
+    /// The whole id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its first twelve characters.
+    pub fn short(&self) -> &str {
+        &self.0[..self.0.len().min(12)]
+    }
+}
+
+impl TryFrom<String> for ReplicaId {
+    type Error = InvalidReplicaId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let valid =
+            (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if valid { Ok(Self(text)) } else { Err(InvalidReplicaId(text)) }
+    }
+}
+
+impl From<ReplicaId> for String {
+    fn from(id: ReplicaId) -> Self {
+        id.0
+    }
+}
+
+impl From<ContainerId> for ReplicaId {
+    fn from(id: ContainerId) -> Self {
+        Self(id.into())
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +356,33 @@ mod tests {
         assert_eq!(failure.message, "replicas of `s` with m@2 do not get ready");
         assert_eq!(failure.causes, ["TypeError: no\n  File x"]);
         assert!(failure.hint.unwrap().starts_with("revision 3 goes on serving (1 ready); "));
+    }
+
+    #[test]
+    fn tables_of_before_are_read_and_those_of_a_host_look_the_same() {
+        let old = r#"{"generation":3,"services":[{"service":"s","model":"m","labels":[],"backends":[
+            {"id":"010101010101010101010101","socket":"/run/1.sock"}],"max_body":0,"timeout_ms":0,"max_concurrency":0}]}"#;
+        let table: RoutingTable = serde_json::from_str(old).unwrap();
+        let backend = &table.services[0].backends[0];
+        assert_eq!(backend.id, ContainerId::from_random([1; 12]).into());
+        assert_eq!(backend.address, Address::Socket("/run/1.sock".into()));
+        let written = serde_json::to_value(&table).unwrap();
+        let expected = serde_json::json!({"id": backend.id, "socket": "/run/1.sock", "labels": []});
+        assert_eq!(written["services"][0]["backends"][0], expected);
+        assert!(written["services"][0].get("hosts").is_none());
+
+        let pod = r#"{"id":"0d3f2a1c-9d3e-4c1a-8b0e-2f6d7c5b4a39","name":"s-1","tcp":"[fd00::7]:8080","labels":["eu"]}"#;
+        let backend: Backend = serde_json::from_str(pod).unwrap();
+        assert_eq!(backend.address, Address::Tcp("[fd00::7]:8080".parse().unwrap()));
+        assert_eq!(serde_json::to_string(&backend).unwrap(), pod);
+        for bad in [
+            r#"{"id":"a"}"#,
+            r#"{"id":"a","tcp":"name:80"}"#,
+            r#"{"id":"","socket":"/x"}"#,
+            r#"{"id":"a/b","socket":"/x"}"#,
+        ] {
+            assert!(serde_json::from_str::<Backend>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

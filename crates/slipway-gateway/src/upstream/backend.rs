@@ -1,11 +1,10 @@
 //! One replica: its load, its health and its idle connections.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use slipway_types::container::ContainerId;
+use slipway_types::service::{Address, Backend as Row, ReplicaId};
 
 use super::link::Link;
 
@@ -25,8 +24,10 @@ type Idle = Vec<Box<Link>>;
 /// One replica.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    pub id: ContainerId,
-    pub socket: PathBuf,
+    pub id: ReplicaId,
+    /// What logs and metrics call it.
+    pub name: String,
+    pub address: Address,
     outstanding: AtomicU32,
     /// Refused connections in a row.
     refused: AtomicU32,
@@ -56,10 +57,11 @@ impl Drop for Lease {
 }
 
 impl Backend {
-    pub(crate) fn new(id: ContainerId, socket: PathBuf, workers: usize) -> Self {
+    pub(crate) fn new(row: &Row, workers: usize) -> Self {
         Self {
-            id,
-            socket,
+            id: row.id.clone(),
+            name: row.name.clone().unwrap_or_else(|| row.id.short().to_owned()),
+            address: row.address.clone(),
             outstanding: AtomicU32::new(0),
             refused: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
@@ -84,7 +86,7 @@ impl Backend {
         self.ejected_until.load(Relaxed) <= now && self.failed_checks.load(Relaxed) < FAILED_CHECKS
     }
 
-    /// Sets it aside for a moment: its socket took no connection.
+    /// Sets it aside for a moment: it took no connection.
     pub(crate) fn connect_failed(&self, now: u64) {
         let times = self.refused.fetch_add(1, Relaxed).min(10);
         let pause = EJECTION.saturating_mul(1 << times).min(MAX_EJECTION);
@@ -171,9 +173,14 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 mod tests {
     use super::*;
 
+    fn backend() -> Backend {
+        let (id, address) = ("a".to_owned().try_into().unwrap(), Address::Socket("/x".into()));
+        Backend::new(&Row { id, name: None, address, labels: Vec::new() }, 1)
+    }
+
     #[test]
     fn a_refused_connection_sets_it_aside_for_longer_each_time() {
-        let backend = Backend::new(ContainerId::from_random([1; 12]), "/x".into(), 1);
+        let backend = backend();
         let mut pauses = Vec::new();
         for _ in 0..7 {
             backend.connect_failed(1000);
@@ -187,7 +194,7 @@ mod tests {
 
     #[test]
     fn two_failed_checks_set_it_aside_and_one_success_brings_it_back() {
-        let backend = Backend::new(ContainerId::from_random([1; 12]), "/x".into(), 1);
+        let backend = backend();
         assert!(!backend.checked(false) && backend.usable(0));
         assert!(backend.checked(false) && !backend.usable(0));
         assert!(!backend.checked(false) && !backend.usable(0));

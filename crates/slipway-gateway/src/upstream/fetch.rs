@@ -1,13 +1,13 @@
 //! Small GET requests of the gateway's own to a replica.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HOST, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
+use slipway_types::service::Address;
 
 use super::link::Link;
 use crate::body::RequestBody;
@@ -27,22 +27,23 @@ pub(crate) enum FetchError {
 
 /// Gets a page from a replica over a connection of its own.
 pub(crate) async fn fetch(
-    socket: &Path,
+    address: &Address,
     path: &'static str,
     max_bytes: usize,
     timeout: Duration,
 ) -> Result<(StatusCode, Bytes), FetchError> {
-    tokio::time::timeout(timeout, exchange(socket, path, max_bytes))
+    tokio::time::timeout(timeout, exchange(address, path, max_bytes, timeout))
         .await
         .map_err(|_| FetchError::TimedOut(timeout))?
 }
 
 async fn exchange(
-    socket: &Path,
+    address: &Address,
     path: &'static str,
     max_bytes: usize,
+    timeout: Duration,
 ) -> Result<(StatusCode, Bytes), FetchError> {
-    let mut link = Link::connect(socket).await.map_err(FetchError::Connect)?;
+    let mut link = Link::connect(address, timeout).await.map_err(FetchError::Connect)?;
     let mut request = Request::new(RequestBody::Full(None));
     *request.uri_mut() = http::Uri::from_static(path);
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));

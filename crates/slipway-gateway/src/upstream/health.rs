@@ -35,12 +35,12 @@ pub(crate) async fn watch(shared: Arc<Shared>, interval: Duration) {
 }
 
 async fn check(stats: Arc<ServiceStats>, backend: Arc<Backend>, timeout: Duration) {
-    let answer = fetch(&backend.socket, "/v2/health/ready", MAX_ANSWER, timeout).await;
+    let answer = fetch(&backend.address, "/v2/health/ready", MAX_ANSWER, timeout).await;
     // A server of the user's own may not know this page: any answer that is no failure will do.
     let passed = matches!(&answer, Ok((status, _)) if !status.is_server_error());
     if backend.checked(passed) {
         stats.ejections.fetch_add(1, Relaxed);
-        tracing::warn!(replica = %backend.id, ?answer, "replica fails its health check");
+        tracing::warn!(replica = backend.name, ?answer, "replica fails its health check");
     }
     backend.close_old(Instant::now());
 }

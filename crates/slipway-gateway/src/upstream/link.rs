@@ -6,28 +6,25 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustix::fs::{FileType, Mode, OFlags};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
+use slipway_types::service::Address;
 
+use super::stream::Stream;
 use crate::body::RequestBody;
 
 /// One HTTP/1.1 connection to a replica.
 pub(crate) struct Link {
     sender: http1::SendRequest<RequestBody>,
-    connection: http1::Connection<TokioIo<Counted>, RequestBody>,
+    connection: http1::Connection<TokioIo<Stream>, RequestBody>,
     /// The connection's future has ended.
     closed: bool,
     written: Arc<AtomicU64>,
@@ -45,10 +42,10 @@ pub(crate) struct SendFailure {
 }
 
 impl Link {
-    pub(crate) async fn connect(socket: &Path) -> io::Result<Box<Self>> {
-        let stream = connect_to_itself(socket).await?;
+    /// A new connection. `limit` is for TCP: a Unix socket takes or refuses it at once.
+    pub(crate) async fn connect(address: &Address, limit: Duration) -> io::Result<Box<Self>> {
         let written = Arc::new(AtomicU64::new(0));
-        let io = TokioIo::new(Counted { stream, written: Arc::clone(&written) });
+        let io = TokioIo::new(Stream::connect(address, limit, Arc::clone(&written)).await?);
         let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
         let mut link =
             Box::new(Self { sender, connection, closed: false, written, idle_since: Instant::now() });
@@ -111,69 +108,5 @@ impl Link {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("closed", &self.closed).finish_non_exhaustive()
-    }
-}
-
-/// Connects to the socket at this very path, of any length. The folder belongs to the replica, which could put a
-/// link to any other socket of this host in its place.
-async fn connect_to_itself(socket: &Path) -> io::Result<UnixStream> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(socket, flags, Mode::empty())?;
-    if !FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_socket() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the replica's socket is not a socket"));
-    }
-    UnixStream::connect(format!("/proc/self/fd/{}", file.as_raw_fd())).await
-}
-
-/// A stream that counts what is written to it.
-struct Counted {
-    stream: UnixStream,
-    written: Arc<AtomicU64>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl Counted {
-    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &result {
-            self.written.fetch_add(*bytes as u64, Relaxed);
-        }
-        result
     }
 }

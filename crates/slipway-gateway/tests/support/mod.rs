@@ -1,4 +1,4 @@
-//! Replicas that speak real HTTP over Unix sockets, a gateway in front of them, and clients that see every byte.
+//! Replicas that speak real HTTP over Unix sockets or TCP, a gateway in front of them, and clients that see every byte.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
@@ -20,10 +20,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use slipway_gateway::{Gateway, GatewayConfig, start};
 use slipway_types::container::ContainerId;
-use slipway_types::service::{Backend, Route, RoutingTable};
+use slipway_types::service::{Address, Backend, Route, RoutingTable};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 
 pub type AnyBody = BoxBody<Bytes, std::io::Error>;
@@ -48,10 +48,10 @@ pub struct Seen {
     pub headers: HashMap<String, String>,
 }
 
-/// A replica: an HTTP server on a Unix socket.
+/// A replica: an HTTP server on a Unix socket or a TCP port.
 pub struct Replica {
     pub id: ContainerId,
-    pub socket: PathBuf,
+    pub address: Address,
     pub hits: Arc<AtomicUsize>,
     /// Requests whose handler was dropped before it answered.
     pub cancelled: Arc<AtomicUsize>,
@@ -80,7 +80,26 @@ impl Replica {
         R: Future<Output = Response<AnyBody>> + Send + 'static,
     {
         let _ = std::fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket).unwrap();
+        let listener = Listener::Unix(UnixListener::bind(&socket).unwrap());
+        Self::on(listener, Address::Socket(socket), n, handler)
+    }
+
+    /// One in a pod: on a TCP port of its own.
+    pub async fn pod<F, R>(n: u8, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<AnyBody>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        Self::on(Listener::Tcp(listener), address, n, handler)
+    }
+
+    fn on<F, R>(listener: Listener, address: Address, n: u8, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<AnyBody>> + Send + 'static,
+    {
         let (hits, cancelled, seen) =
             <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Mutex<Vec<Seen>>>)>::default();
         let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
@@ -89,7 +108,7 @@ impl Replica {
             tokio::spawn(async move {
                 let mut connections = tokio::task::JoinSet::new();
                 loop {
-                    let (stream, _) = listener.accept().await.unwrap();
+                    let stream = listener.accept().await;
                     let (hits, cancelled) = (Arc::clone(&hits), Arc::clone(&cancelled));
                     let (seen, handler) = (Arc::clone(&seen), Arc::clone(&handler));
                     let service = service_fn(move |request: Request<Incoming>| {
@@ -115,11 +134,11 @@ impl Replica {
                 }
             })
         };
-        Self { id: ContainerId::from_random([n; 12]), socket, hits, cancelled, seen, task }
+        Self { id: ContainerId::from_random([n; 12]), address, hits, cancelled, seen, task }
     }
 
     pub fn row(&self) -> Backend {
-        Backend { id: self.id.clone(), socket: self.socket.clone(), labels: Vec::new() }
+        row(self.id.clone(), self.address.clone())
     }
 
     pub fn hits(&self) -> usize {
@@ -130,6 +149,28 @@ impl Replica {
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
+    }
+}
+
+/// A line of the table.
+pub fn row(id: ContainerId, address: Address) -> Backend {
+    Backend { id: id.into(), name: None, address, labels: Vec::new() }
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Listener {
+    async fn accept(&self) -> Box<dyn Stream> {
+        match self {
+            Self::Unix(listener) => Box::new(listener.accept().await.unwrap().0),
+            Self::Tcp(listener) => Box::new(listener.accept().await.unwrap().0),
+        }
     }
 }
 
