@@ -9,6 +9,8 @@ mod engine;
 mod events;
 mod exec;
 mod export;
+mod expose;
+mod exposure;
 mod gateway;
 mod images;
 mod import;
@@ -52,6 +54,9 @@ pub struct Cli {
     /// Folder of all state [default: /var/lib/slipway]
     #[arg(long, global = true, value_name = "FOLDER", env = crate::env_vars::SLIPWAY_ROOT)]
     pub root: Option<PathBuf>,
+    /// Where `up`, `train` and `deploy` run: `native`, or a cluster of `slipway engine ls` [default: the one in use]
+    #[arg(long, global = true, value_name = "ENGINE", env = crate::env_vars::SLIPWAY_ENGINE)]
+    pub engine: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -84,6 +89,7 @@ pub enum Command {
     Deploy(deploy::Args),
     Services(services::Args),
     Scale(scale::Args),
+    Expose(expose::Args),
     Delete(delete::Args),
     Predict(predict::Args),
     Export(export::Args),
@@ -101,12 +107,14 @@ pub struct Context {
     pub settings: Settings,
     /// Where output goes.
     pub printer: Printer,
+    /// Engine that was asked for.
+    pub engine: Option<String>,
 }
 
 impl Context {
     /// The context of this process.
-    pub fn new(root: Option<PathBuf>, printer: Printer) -> Result<Self, Failure> {
-        Ok(Self { settings: Settings::resolve(root)?, printer })
+    pub fn new(root: Option<PathBuf>, engine: Option<String>, printer: Printer) -> Result<Self, Failure> {
+        Ok(Self { settings: Settings::resolve(root)?, printer, engine })
     }
 
     /// What to say when the daemon's answer ends before it says how something, such as `the build`, came out.
@@ -151,6 +159,7 @@ pub fn run(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Deploy(args) => deploy::run(context, args),
         Command::Services(args) => services::run(context, &args),
         Command::Scale(args) => scale::run(context, &args),
+        Command::Expose(args) => expose::run(context, &args),
         Command::Delete(args) => delete::run(context, &args),
         Command::Predict(args) => predict::run(context, &args),
         Command::Export(args) => export::run(context, args),

@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
+use slipway_types::expose::ExposeRequest;
 use slipway_types::image::TransferEvent;
 use slipway_types::publish::{PublishEvent, PublishRequest};
 use slipway_types::service::ServiceStatus;
@@ -20,6 +21,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/services", get(list).post(declare))
         .route("/v1/service", get(status).delete(delete))
         .route("/v1/services/scale", post(scale))
+        .route("/v1/services/expose", post(expose))
         .route("/v1/services/publish", post(publish))
 }
 
@@ -52,6 +54,10 @@ struct Scale {
 
 async fn scale(State(app): State<Arc<App>>, Body(asked): Body<Scale>) -> Answer<ServiceStatus> {
     blocking(move || services::scale(&app, &asked.name, asked.replicas)).await.map(Json)
+}
+
+async fn expose(State(app): State<Arc<App>>, Body(asked): Body<ExposeRequest>) -> Answer<ServiceStatus> {
+    blocking(move || services::expose(&app, &asked)).await.map(Json)
 }
 
 async fn publish(State(app): State<Arc<App>>, Body(request): Body<PublishRequest>) -> Response {
