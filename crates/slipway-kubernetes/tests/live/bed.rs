@@ -1,5 +1,6 @@
 //! A namespace with the engine's account in it, and kubeconfigs for both.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ pub async fn bed(name: &str) -> Option<Bed> {
     let (Some(kubeconfig), Some(registry)) =
         (std::env::var_os("TEST_KUBECONFIG"), std::env::var("TEST_REGISTRY").ok())
     else {
-        eprintln!("SKIPPED: {name} needs TEST_KUBECONFIG and TEST_REGISTRY; see scripts/test-cluster");
+        say(&format!("SKIPPED: {name} needs TEST_KUBECONFIG and TEST_REGISTRY; see scripts/test-cluster"));
         return None;
     };
     let kubeconfig = PathBuf::from(kubeconfig);
@@ -107,13 +108,18 @@ impl Bed {
     }
 }
 
+/// Written past the test harness, which would hide it.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Waits until something is so, and returns what it then is.
 pub async fn wait<T>(what: &str, seconds: u64, mut so: impl AsyncFnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match so().await {
             Ok(found) => {
-                eprintln!("{what}: after {:.1} s", start.elapsed().as_secs_f64());
+                say(&format!("{what}: after {:.1} s", start.elapsed().as_secs_f64()));
                 return found;
             }
             Err(last) => assert!(start.elapsed().as_secs() < seconds, "not in {seconds} s: {what}: {last}"),

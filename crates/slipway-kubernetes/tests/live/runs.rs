@@ -13,7 +13,7 @@ use slipway_kubernetes::spec::*;
 use slipway_kubernetes::watch::{WatchOptions, Watcher, usual};
 use tokio::sync::{mpsc, watch};
 
-use super::bed::{Bed, bed, wait};
+use super::bed::{Bed, bed, say, wait};
 
 /// Fails in its first attempt, goes on from its checkpoint in the second.
 const SCRIPT: &str = r#"
@@ -85,7 +85,7 @@ async fn a_gang_of_two_comes_back_with_its_output() {
         match update {
             RunUpdate::Line(line) => lines.push(line),
             other => {
-                eprintln!("{other:?}");
+                say(&format!("{other:?}"));
                 if let RunUpdate::Restart { progress, reason, .. } = other {
                     restarts.push((progress, reason));
                 }

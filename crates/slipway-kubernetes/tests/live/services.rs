@@ -20,7 +20,7 @@ use slipway_types::service::{ReplicaState, ServiceSpec};
 use slipway_types::{Digest, Reference};
 use tokio::io::AsyncReadExt;
 
-use super::bed::{Bed, bed, wait};
+use super::bed::{Bed, bed, say, wait};
 use super::proxy;
 
 struct Registry {
@@ -169,8 +169,8 @@ async fn the_life_of_a_service() {
     assert_eq!(pods.len(), 2);
 
     // What is exported is what is there.
-    let caps = engine.lock().unwrap().applier().discovery().capabilities().await.unwrap();
     let applier = engine.lock().unwrap().applier().clone();
+    let caps = applier.discovery().capabilities().await.unwrap();
     let rendered = render_service(&deployment(&bed.namespace, &bed.image, &one), &caps).unwrap();
     for object in &rendered.objects {
         let mut object = [object.clone()];
@@ -298,7 +298,7 @@ async fn through_a_proxy_that_cuts_and_refuses() {
     })
     .await;
     let (refused, cut) = (faults.refused.load(Ordering::Relaxed), faults.cut.load(Ordering::Relaxed));
-    eprintln!("{refused} requests refused, {cut} watches cut");
+    say(&format!("{refused} requests refused, {cut} watches cut"));
     assert!(refused > 5 && cut > 20);
     bed.end().await;
 }
