@@ -118,14 +118,20 @@ pub struct ServiceStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Restarts since it was declared.
     pub restarts: u64,
-    /// Where it answers.
+    /// Where it answers; empty while it does nowhere.
     pub url: String,
-    /// Whether the gateway answers for it now; only told of one service.
+    /// Whether a request to it would be answered now; only told of one service.
     #[serde(default)]
     pub reachable: Option<bool>,
     /// Why the declared revision does not come up, once that is plain; an older one goes on serving if there is one.
     #[serde(default)]
     pub failing: Option<String>,
+    /// Engine that it is declared to run on.
+    #[serde(default)]
+    pub engine: String,
+    /// Why its engine cannot be asked; then `replicas` is what was last seen.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 impl ServiceStatus {
@@ -278,6 +284,8 @@ mod tests {
             url: String::new(),
             reachable: None,
             failing: None,
+            engine: "native".into(),
+            trouble: None,
         };
         assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no");
         assert_eq!((status.ready(), status.older(), status.failure().is_none()), (1, None, true));

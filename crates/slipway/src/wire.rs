@@ -1,12 +1,14 @@
 //! The composition root: the only place that names concrete drivers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use slipway_image::build::Builder;
 use slipway_image::registry::Registry;
 use slipway_image::store::Store;
-use slipway_native::{Native, ReplicaEngine, ServingFiles};
+use slipway_native::{Native, NativeReplicas, ServingFiles};
+use slipway_orchestrator::{Engine, Policy, Reconciling};
 use slipway_types::image::RegistrySettings;
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
@@ -37,8 +39,10 @@ pub fn app(settings: Settings, handle: &Handle) -> Result<App, Failure> {
         handle: handle.clone(),
     };
     let builder = Builder::new(store.clone(), Arc::new(native.clone()), Arc::new(bases));
-    let replicas = ReplicaEngine::new(native.clone(), root.join("models"), files);
-    Ok(App::new(settings, state, store, native, builder, replicas, handle.clone()))
+    let replicas = NativeReplicas::new(native.clone(), root.join("models"), files.clone());
+    let here: Arc<dyn Engine> = Arc::new(Reconciling::new(replicas, Policy::default()));
+    let engines = BTreeMap::from([(daemon::NATIVE.to_owned(), here)]);
+    Ok(App::new(settings, state, store, native, builder, files, engines, handle.clone()))
 }
 
 /// A registry client with the credentials that are kept now.

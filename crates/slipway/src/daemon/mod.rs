@@ -20,7 +20,7 @@ mod services;
 mod state;
 mod up;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -31,11 +31,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use slipway_image::build::Builder;
 use slipway_image::store::Store;
-use slipway_native::{Native, ReplicaEngine};
-use slipway_orchestrator::{Engine as _, ObservedReplica};
+use slipway_native::{Native, ServingFiles};
+use slipway_orchestrator::{Endpoint, Engine, ObservedReplica};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::env_vars;
 use crate::failure::{self, Failure};
@@ -46,7 +46,7 @@ pub use builds::Bases;
 pub use credentials::load as credentials;
 pub use data_plane::hold_lock as hold_gateway_lock;
 pub use images::store_error;
-pub use state::State;
+pub use state::{NATIVE, ServiceRecord, State};
 
 /// How long a new daemon waits for the one before it to end.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -63,18 +63,22 @@ pub struct App {
     pub native: Native,
     /// Builds images.
     pub builder: Builder,
-    /// Replicas of services.
-    pub replicas: ReplicaEngine,
+    /// What is mounted into every replica on this host besides its image and its model.
+    pub serving_files: ServingFiles,
+    /// What runs services, by name.
+    pub engines: BTreeMap<String, Arc<dyn Engine>>,
     /// Runs the registry client's async code from blocking threads.
     pub handle: Handle,
-    /// Wakes the reconciler.
-    pub changed: Notify,
+    /// Wakes the reconcilers.
+    changed: watch::Sender<()>,
     /// Names of projects, services and models that an operation holds.
     busy: Mutex<BTreeSet<String>>,
     /// Held where a run is cancelled and where it begins to make its version: it does one or the other.
     pub run_fate: Mutex<()>,
-    /// Replicas as the reconciler last saw them.
-    seen: Mutex<Option<Vec<ObservedReplica>>>,
+    /// Replicas of each engine, as its reconciler last saw them.
+    seen: Mutex<BTreeMap<String, Vec<ObservedReplica>>>,
+    /// Engines whose last pass failed, and why.
+    trouble: Mutex<BTreeMap<String, String>>,
     /// Revisions of services that do not come up, and why.
     failing: Mutex<failing::Failing>,
     stopping: AtomicBool,
@@ -104,20 +108,65 @@ impl App {
         Ok(Claim { app: Arc::clone(self), what: what.to_owned() })
     }
 
-    /// Replicas as the reconciler last saw them; before its first look, as they are.
-    pub fn seen(&self) -> Result<Vec<ObservedReplica>, ApiError> {
-        match self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            Some(seen) => Ok(seen),
-            None => self.replicas.list().map_err(|e| reconciler::engine_error(&e)),
+    /// Makes every reconciler look again at once.
+    pub fn wake(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// The engine of this name.
+    pub fn engine(&self, name: &str) -> Result<&dyn Engine, ApiError> {
+        self.engines.get(name).map(|engine| &**engine).ok_or_else(|| {
+            ApiError::new(ErrorCode::Unavailable, format!("this daemon has no engine called `{name}`"))
+        })
+    }
+
+    /// Where a service answers.
+    pub fn endpoint(&self, record: &ServiceRecord) -> Endpoint {
+        match self.engine(&record.engine) {
+            Ok(engine) => engine.endpoint(&record.target.spec.name),
+            Err(error) => Endpoint::Pending { reason: error.message },
         }
     }
 
-    /// Replaces what [`App::seen`] gives.
-    pub fn set_seen(&self, replicas: Vec<ObservedReplica>) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(replicas);
+    /// Replicas of each engine as last seen; one that was not looked at since the daemon started is not in it.
+    pub fn seen(&self) -> BTreeMap<String, Vec<ObservedReplica>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why a revision of a service does not come up, as the reconciler last found.
+    /// Replicas of a service as its engine last saw them, or before its first look as they are; and why that cannot be
+    /// relied upon, if so.
+    pub fn replicas_of(&self, record: &ServiceRecord) -> (Vec<ObservedReplica>, Option<String>) {
+        let lock = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble =
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get(&record.engine).cloned();
+        let known = lock().get(&record.engine).cloned();
+        let look = || self.engine(&record.engine)?.observe().map_err(|e| reconciler::engine_error(&e));
+        let mut all = match known.map_or_else(look, Ok) {
+            Ok(all) => lock().entry(record.engine.clone()).or_insert(all).clone(),
+            Err(error) => {
+                trouble = trouble.or(Some(error.chain()));
+                Vec::new()
+            }
+        };
+        all.retain(|replica| replica.service == record.target.spec.name);
+        (all, trouble)
+    }
+
+    /// Says why the last pass of an engine failed, or that it did not.
+    pub fn set_trouble(&self, engine: &str, trouble: Option<String>) {
+        let mut all = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(trouble) => all.insert(engine.to_owned(), trouble),
+            None => all.remove(engine),
+        };
+    }
+
+    /// Replaces what [`App::seen`] gives of an engine.
+    pub fn set_seen(&self, engine: &str, replicas: Vec<ObservedReplica>) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(engine.to_owned(), replicas);
+    }
+
+    /// Why a revision of a service does not come up, as its engine last found.
     pub fn failing(&self, service: &str, revision: u64) -> Option<String> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).of(service, revision)
     }
@@ -130,7 +179,7 @@ impl App {
     /// A user asked for a service: what failed before counts no more, and it is tried at once.
     pub fn try_again(&self, service: &str) {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).try_again(service);
-        self.changed.notify_one();
+        self.wake();
     }
 
     /// Whether [`App::try_again`] was called since this was asked last.
@@ -174,7 +223,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     models::settle_pins(&app)?;
     services::drop_stale_pins(&app)?;
     runs::recover(&app)?;
-    let reconciler = std::thread::Builder::new().name("reconciler".into()).spawn({
+    let reconciler = std::thread::Builder::new().name("reconcilers".into()).spawn({
         let (app, handle) = (Arc::clone(&app), runtime.handle().clone());
         move || reconciler::run(&app, &handle)
     });
@@ -183,9 +232,9 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     })?;
     let outcome = runtime.block_on(serve(Arc::clone(&app)));
     app.stop();
-    app.changed.notify_one();
+    app.wake();
     if reconciler.join().is_err() {
-        tracing::error!("the reconciler panicked");
+        tracing::error!("a reconciler panicked");
     }
     // Streams of clients that went silent must not keep the daemon up.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -193,14 +242,16 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
 }
 
 impl App {
-    /// Puts the parts together; called by `wire` alone.
+    /// Puts the parts together.
+    #[expect(clippy::too_many_arguments, reason = "called once, by `wire`")]
     pub fn new(
         settings: Settings,
         state: State,
         store: Store,
         native: Native,
         builder: Builder,
-        replicas: ReplicaEngine,
+        serving_files: ServingFiles,
+        engines: BTreeMap<String, Arc<dyn Engine>>,
         handle: Handle,
     ) -> Self {
         Self {
@@ -209,12 +260,14 @@ impl App {
             store,
             native,
             builder,
-            replicas,
+            serving_files,
+            engines,
             handle,
-            changed: Notify::new(),
+            changed: watch::Sender::new(()),
             busy: Mutex::new(BTreeSet::new()),
             run_fate: Mutex::new(()),
-            seen: Mutex::new(None),
+            seen: Mutex::new(BTreeMap::new()),
+            trouble: Mutex::new(BTreeMap::new()),
             failing: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),

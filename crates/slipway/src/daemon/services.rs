@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use slipway_orchestrator::{ModelPin, ObservedReplica, Revision};
+use slipway_orchestrator::{Endpoint, ModelPin, ObservedReplica, Revision};
 use slipway_types::model::{ModelRef, ModelVersion, valid_model_name};
 use slipway_types::service::{Batch, ReplicaState, ReplicaStatus, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
-use super::state::ServiceRecord;
+use super::state::{NATIVE, ServiceRecord};
 use super::{App, data_plane, images, models};
 
 /// Kind of the pins that keep images and models of services in the store.
@@ -108,8 +108,6 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
         format: version.format,
         labels: version.aliases.clone(),
     };
-    // Asked for first: what is recorded must not be answered with an error.
-    let seen = app.seen()?;
     let record = next_record(before.as_ref(), spec, image_id, pin);
     let changed = before.as_ref() != Some(&record);
     if changed {
@@ -126,7 +124,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
         );
     }
     app.try_again(&record.target.spec.name);
-    Ok((status_of(app, &record, &seen), changed))
+    Ok((status_of(app, &record), changed))
 }
 
 /// A new revision when anything but the replica count differs; the same one otherwise.
@@ -136,14 +134,17 @@ fn next_record(
     image_id: Digest,
     model: ModelPin,
 ) -> ServiceRecord {
-    let Some(before) = before else {
-        let target = Revision { number: 1, spec, image_id, model };
-        return ServiceRecord { target, stable: None, deleting: false, restarts: 0 };
+    let first = |number| ServiceRecord {
+        target: Revision { number, spec: spec.clone(), image_id: image_id.clone(), model: model.clone() },
+        stable: None,
+        deleting: false,
+        restarts: 0,
+        engine: NATIVE.to_owned(),
     };
+    let Some(before) = before else { return first(1) };
     if before.deleting {
         // Replicas of the one that goes may still run: their revision number must not mean this one.
-        let target = Revision { number: before.target.number + 1, spec, image_id, model };
-        return ServiceRecord { target, stable: None, deleting: false, restarts: 0 };
+        return first(before.target.number + 1);
     }
     let old = &before.target;
     // A moved alias changes labels alone, which is no reason to replace replicas.
@@ -199,7 +200,6 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
     replicas_in_range(replicas)?;
     let _claim = app.claim(&format!("service {name}"))?;
     let mut record = find(app, name)?;
-    let seen = app.seen()?;
     if record.target.spec.replicas != replicas {
         let before = record.target.spec.replicas;
         record.target.spec.replicas = replicas;
@@ -211,7 +211,7 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
         );
     }
     app.try_again(name);
-    Ok(status_of(app, &record, &seen))
+    Ok(status_of(app, &record))
 }
 
 /// Lets a service's replicas drain and end, then forgets it.
@@ -221,7 +221,7 @@ pub fn delete(app: &Arc<App>, name: &str) -> Result<(), ApiError> {
     record.deleting = true;
     app.state.put_service(&record)?;
     app.event(&format!("service/{name}"), "service.deleting", "Its replicas drain and stop.");
-    app.changed.notify_one();
+    app.wake();
     Ok(())
 }
 
@@ -235,45 +235,49 @@ pub fn find(app: &App, name: &str) -> Result<ServiceRecord, ApiError> {
 
 /// One service and its replicas as last seen.
 pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
-    let mut status = status_of(app, &find(app, name)?, &app.seen()?);
+    let record = find(app, name)?;
+    let mut status = status_of(app, &record);
     // Without a ready replica the answer is known, and asking would count as a failed request.
     let any_ready = status.replicas.iter().any(|replica| replica.state == ReplicaState::Ready);
-    status.reachable = Some(any_ready && data_plane::answers(app, name));
+    status.reachable = Some(match app.endpoint(&record) {
+        Endpoint::Gateway => any_ready && data_plane::answers(app, name),
+        Endpoint::Url { reachable, .. } => reachable,
+        Endpoint::Pending { .. } => false,
+    });
     Ok(status)
 }
 
 /// Every service.
 pub fn list(app: &App) -> Result<Vec<ServiceStatus>, ApiError> {
-    let seen = app.seen()?;
-    Ok(app.state.services()?.iter().map(|record| status_of(app, record, &seen)).collect())
+    Ok(app.state.services()?.iter().map(|record| status_of(app, record)).collect())
 }
 
-fn status_of(app: &App, record: &ServiceRecord, seen: &[ObservedReplica]) -> ServiceStatus {
+fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
     let name = &record.target.spec.name;
-    let replicas = seen.iter().filter(|replica| replica.service == *name);
+    let (replicas, trouble) = app.replicas_of(record);
+    let status = |replica: ObservedReplica| ReplicaStatus {
+        container: replica.container,
+        revision: replica.revision,
+        state: replica.state,
+        started_at: replica.started_at,
+        reason: replica.reason,
+    };
     ServiceStatus {
         spec: record.target.spec.clone(),
         image_id: record.target.image_id.clone(),
         revision: record.target.number,
-        replicas: replicas
-            .map(|replica| ReplicaStatus {
-                container: replica.container.clone(),
-                revision: replica.revision,
-                state: replica.state,
-                started_at: replica.started_at,
-                reason: replica.reason.clone(),
-            })
-            .collect(),
+        replicas: replicas.into_iter().map(status).collect(),
         restarts: record.restarts,
-        url: url(app),
+        url: match app.endpoint(record) {
+            Endpoint::Gateway => format!("http://{}", app.settings.values.gateway.listen),
+            Endpoint::Url { url, .. } => url,
+            Endpoint::Pending { .. } => String::new(),
+        },
         reachable: None,
         failing: app.failing(name, record.target.number),
+        engine: record.engine.clone(),
+        trouble,
     }
-}
-
-/// The gateway's address as a URL.
-pub fn url(app: &App) -> String {
-    format!("http://{}", app.settings.values.gateway.listen)
 }
 
 /// Keeps what a revision needs in the store.
@@ -321,11 +325,6 @@ pub fn uses_model(app: &App, manifest: &Digest) -> Result<Option<String>, ApiErr
         .into_iter()
         .find(|record| uses(&record.target) || record.stable.as_ref().is_some_and(uses));
     Ok(found.map(|record| record.target.spec.name))
-}
-
-/// The containers of a service that have a log.
-pub fn containers(app: &App, name: &str) -> Result<Vec<slipway_types::container::ContainerId>, ApiError> {
-    app.replicas.of_service(name).map_err(super::containers::native_error)
 }
 
 fn invalid(reason: String) -> ApiError {

@@ -14,7 +14,7 @@ use slipway_types::{ApiError, ErrorCode};
 
 pub use containers::ContainerRecord;
 pub use models::AliasMove;
-pub use services::ServiceRecord;
+pub use services::{NATIVE, ServiceRecord};
 
 /// Version of the tables below. An older file is migrated step by step; a newer one is refused.
 const SCHEMA_VERSION: u32 = 1 + MIGRATIONS.len() as u32;
