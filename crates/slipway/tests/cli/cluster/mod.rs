@@ -1,6 +1,7 @@
 //! Everything that needs a real cluster: `TEST_KUBECONFIG` names its kubeconfig, `TEST_REGISTRY` a registry that this machine
 //! and its nodes reach under one name. A cluster of `cargo xtask cluster up` has its registry's port beside its kubeconfig.
 
+mod engine;
 mod export;
 
 use std::net::SocketAddr;
@@ -127,13 +128,37 @@ impl Cluster {
     /// Deletes a folder's objects and checks that nothing stays.
     fn delete(&self, folder: &str) {
         self.kubectl(&["delete", "-f", folder, "--timeout", "120s"]);
-        let kinds = "pods,replicasets,deployments,services,configmaps,secrets,serviceaccounts,networkpolicies,\
-                     poddisruptionbudgets,horizontalpodautoscalers,ingresses";
+        self.assert_empty();
+    }
+
+    /// Waits until nothing of ours is left.
+    fn assert_empty(&self) {
+        let kinds = "pods,replicasets,deployments,jobs,services,configmaps,secrets,serviceaccounts,roles,rolebindings,\
+                     networkpolicies,poddisruptionbudgets,horizontalpodautoscalers,ingresses,persistentvolumeclaims";
+        // The Role of `engine rbac` is the user's own.
+        let ours = "app.kubernetes.io/managed-by=slipway,app.kubernetes.io/name!=slipway";
         wait_for("everything to go", Duration::from_secs(120), || {
-            let labelled =
-                ["get", kinds, "--selector", "app.kubernetes.io/managed-by=slipway", "--output", "name"];
-            self.kubectl(&labelled).trim().is_empty().then_some(())
+            self.kubectl(&["get", kinds, "--selector", ours, "--output", "name"])
+                .trim()
+                .is_empty()
+                .then_some(())
         });
+    }
+
+    /// A kubeconfig of a service account, and of nobody else.
+    fn account(&self, name: &str, file: &Path) -> PathBuf {
+        let token = self.kubectl(&["create", "token", name, "--duration", "2h"]);
+        let view: Value =
+            serde_json::from_str(&self.kubectl(&["config", "view", "--raw", "--minify", "--output", "json"]))
+                .unwrap();
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": view["clusters"][0]["cluster"]}],
+            "users": [{"name": "test", "user": {"token": token.trim()}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        });
+        std::fs::write(file, config.to_string()).unwrap();
+        file.to_owned()
     }
 }
 
