@@ -8,6 +8,7 @@
 mod config;
 mod containers;
 mod error;
+mod log;
 mod probe;
 mod replicas;
 mod serving_files;
@@ -17,7 +18,8 @@ mod volumes;
 pub use config::{LaunchPlan, plan_launch};
 pub use containers::Native;
 pub use error::NativeError;
-pub use replicas::ReplicaEngine;
+pub use log::NativeLog;
+pub use replicas::NativeReplicas;
 pub use serving_files::ServingFiles;
 pub use steps::random_id;
 pub use volumes::add_image_volumes;

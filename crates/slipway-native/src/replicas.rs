@@ -1,4 +1,4 @@
-//! Replicas of services: trait [`Engine`] on this host.
+//! Replicas of services: trait [`Replicas`] on this host.
 
 use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_image::model;
-use slipway_orchestrator::{Engine, EngineError, ObservedReplica, StartReplica};
-use slipway_types::container::{ContainerId, ContainerSpec, ContainerState, Mount, NetworkMode};
+use slipway_orchestrator::{Consumption, EngineError, LogLines, ObservedReplica, Replicas, StartReplica};
+use slipway_types::container::{ContainerId, ContainerSpec, ContainerState, LogOptions, Mount, NetworkMode};
 use slipway_types::service::{DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, RunnerConfig};
 
 use crate::containers::{Native, folder};
 use crate::error::NativeError;
+use crate::log::NativeLog;
 use crate::probe::{NotReady, probe};
 use crate::serving_files::ServingFiles;
 use crate::steps::random_id;
@@ -34,7 +35,7 @@ const SOCKET: &str = "http.sock";
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Runs replicas as containers of this host.
-pub struct ReplicaEngine {
+pub struct NativeReplicas {
     native: Native,
     models: PathBuf,
     files: ServingFiles,
@@ -48,32 +49,22 @@ struct Meta {
     slot: u32,
 }
 
-impl ReplicaEngine {
-    /// Replicas whose models are laid out below `models`.
-    pub fn new(native: Native, models: PathBuf, files: ServingFiles) -> Self {
-        Self { native, models, files, ready: Mutex::new(BTreeSet::new()) }
-    }
-
-    /// What is mounted into every replica besides its image and its model.
-    pub fn serving_files(&self) -> &ServingFiles {
-        &self.files
-    }
-
-    /// Ids of the replicas of a service, running or not.
-    pub fn of_service(&self, service: &str) -> Result<Vec<ContainerId>, NativeError> {
-        let mut ids = self.native.ids()?;
-        ids.retain(|id| self.meta(id).is_some_and(|meta| meta.service == service));
-        Ok(ids)
-    }
-
-    /// Whether a container is a replica.
+impl Native {
+    /// Whether a container is a service's replica.
     pub fn is_replica(&self, id: &ContainerId) -> bool {
         self.meta(id).is_some()
     }
 
     fn meta(&self, id: &ContainerId) -> Option<Meta> {
-        let bytes = std::fs::read(self.native.dir(id).join(META_FILE)).ok()?;
+        let bytes = std::fs::read(self.dir(id).join(META_FILE)).ok()?;
         serde_json::from_slice(&bytes).ok()
+    }
+}
+
+impl NativeReplicas {
+    /// Replicas whose models are laid out below `models`.
+    pub fn new(native: Native, models: PathBuf, files: ServingFiles) -> Self {
+        Self { native, models, files, ready: Mutex::new(BTreeSet::new()) }
     }
 
     fn launch(&self, id: &ContainerId, replica: &StartReplica) -> Result<(), EngineError> {
@@ -159,7 +150,7 @@ impl ReplicaEngine {
     }
 
     fn observe(&self, id: &ContainerId) -> Option<ObservedReplica> {
-        let meta = self.meta(id)?;
+        let meta = self.native.meta(id)?;
         let dir = self.native.dir(id);
         let container = self.native.container(id).ok()?;
         let mut seen = container.observe().ok()?;
@@ -207,7 +198,7 @@ impl ReplicaEngine {
     }
 }
 
-impl Engine for ReplicaEngine {
+impl Replicas for NativeReplicas {
     fn start(&self, replica: &StartReplica) -> Result<ContainerId, EngineError> {
         if let Some(running) = self.running(replica)? {
             return Ok(running);
@@ -234,7 +225,7 @@ impl Engine for ReplicaEngine {
         let replicas: Vec<ObservedReplica> = std::thread::scope(|scope| {
             let looks: Vec<_> = ids
                 .iter()
-                .filter(|id| self.is_replica(id))
+                .filter(|id| self.native.is_replica(id))
                 .map(|id| scope.spawn(|| self.observe(id)))
                 .collect();
             looks.into_iter().filter_map(|look| look.join().ok().flatten()).collect()
@@ -275,15 +266,46 @@ impl Engine for ReplicaEngine {
             other => other.map_err(failed("remove the replica")),
         }
     }
+
+    fn log(&self, container: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError> {
+        self.known(container)?;
+        let handle = self.native.container(container).map_err(|error| {
+            // One whose removal has begun is gone.
+            if self.native.is_complete(container) {
+                failed("read the log")(error)
+            } else {
+                EngineError::NotFound(container.clone())
+            }
+        })?;
+        let reader = handle.logs(options.clone()).map_err(failed("read the log"))?;
+        Ok(Box::new(NativeLog::from(reader)))
+    }
+
+    fn consumption(&self, container: &ContainerId) -> Result<Option<Consumption>, EngineError> {
+        self.known(container)?;
+        if !self.runs(container) {
+            return Ok(None);
+        }
+        let stats = self.native.container(container).map(|handle| handle.stats());
+        // One that ends at this moment has no cgroup any more.
+        let Ok(Ok(stats)) = stats else { return Ok(None) };
+        Ok(Some(Consumption {
+            cpu: Duration::from_micros(stats.cpu_usec),
+            memory: stats.memory_current.saturating_sub(stats.memory_inactive_file),
+            memory_limit: stats.memory_limit,
+        }))
+    }
 }
 
-impl ReplicaEngine {
+impl NativeReplicas {
     /// The replica that has this place already: a start that is repeated makes no second one.
     fn running(&self, replica: &StartReplica) -> Result<Option<ContainerId>, EngineError> {
         let (service, number) = (&replica.revision.spec.name, replica.revision.number);
-        let ids = self.of_service(service).map_err(failed("list containers"))?;
+        let ids = self.native.ids().map_err(failed("list containers"))?;
+        let is_place =
+            |meta: Meta| meta.service == *service && meta.revision == number && meta.slot == replica.slot;
         let same = |id: &ContainerId| {
-            self.meta(id).is_some_and(|meta| meta.revision == number && meta.slot == replica.slot)
+            self.native.meta(id).is_some_and(is_place)
                 && !self.native.dir(id).join(DRAINING_FILE).exists()
                 && self.runs(id)
         };

@@ -1,17 +1,17 @@
-//! The native engine keeps the contract of every engine, with real containers.
+//! Replicas of this host keep the contracts of replicas and of engines, with real containers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder, RootFsBuilder};
 use slipway_image::model::{self, ModelMeta};
 use slipway_image::store::{Store, UnpackLimits};
-use slipway_native::{Native, ReplicaEngine, ServingFiles};
-use slipway_orchestrator::contract::{self, Harness};
-use slipway_orchestrator::{Engine, ModelPin, Revision, StartReplica};
+use slipway_native::{Native, NativeReplicas, ServingFiles};
+use slipway_orchestrator::contract;
+use slipway_orchestrator::{Engine, ModelPin, Policy, Reconciling, Replicas, Revision, StartReplica};
 use slipway_types::Digest;
 use slipway_types::container::ContainerId;
 use slipway_types::model::{Lineage, ModelFormat};
@@ -23,20 +23,33 @@ const SIGKILL: i32 = 9;
 /// Stands in the runner's place. The first process of a container gets no signal that it does not handle: without the
 /// trap it is a stubborn one.
 const RUNNER: &str = "#!/bin/sh\n\
+    echo hello\n\
     [ \"$BEHAVIOUR\" = failing ] && exit 3\n\
     [ \"$BEHAVIOUR\" = good ] && trap 'exit 0' TERM\n\
     /bin/replica \"$1\" &\n\
     wait\n";
 
 #[test]
-fn the_native_engine_keeps_the_contract() {
-    contract::run(NativeHarness::new);
+fn native_replicas_keep_the_contract() {
+    contract::replicas::run(ReplicasHarness::new);
 }
 
-struct NativeHarness {
-    engine: ReplicaEngine,
+#[test]
+fn the_engine_over_native_replicas_keeps_the_contract() {
+    contract::engine::run(EngineHarness::new);
+}
+
+struct ReplicasHarness {
+    replicas: NativeReplicas,
     native: Native,
     world: Arc<World>,
+}
+
+struct EngineHarness {
+    engine: Reconciling<NativeReplicas>,
+    native: Native,
+    world: Arc<World>,
+    origin: Instant,
 }
 
 /// A state folder with an image and a model in its store.
@@ -46,48 +59,25 @@ struct World {
     model: Digest,
 }
 
-impl NativeHarness {
+impl ReplicasHarness {
     fn new() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "this test needs root");
-        let folder = tempfile::Builder::new().prefix("slipway-").tempdir().unwrap();
-        std::fs::write(folder.path().join("runner"), RUNNER).unwrap();
-        let store = Store::open(folder.path().join("images")).unwrap();
-        let image = import(&store, folder.path());
-        let model = pack(&store, folder.path());
-        Self::over(store, Arc::new(World { folder, image, model }))
+        let (store, world) = World::new();
+        Self::over(store, world)
     }
 
     fn over(store: Store, world: Arc<World>) -> Self {
-        let root = world.folder.path();
-        let files = ServingFiles::install(&root.join("serving"), &root.join("runner")).unwrap();
-        let native = Native::new(store, world.containers(), PROGRAM.into());
-        let engine = ReplicaEngine::new(native.clone(), root.join("models"), files);
-        Self { engine, native, world }
+        let (native, replicas) = world.replicas(store);
+        Self { replicas, native, world }
     }
 
-    fn replica(&self, behaviour: &str, service: &str, revision: u64, slot: u32) -> StartReplica {
-        let spec = ServiceSpec {
-            name: service.to_owned(),
-            image: "box".to_owned(),
-            model: "net".to_owned(),
-            version: 1,
-            replicas: 1,
-            env: vec![format!("BEHAVIOUR={behaviour}")],
-            ..ServiceSpec::default()
-        };
-        let model = ModelPin {
-            manifest: self.world.model.clone(),
-            format: ModelFormat::Onnx,
-            labels: vec!["champion".to_owned()],
-        };
-        let revision = Revision { number: revision, spec, image_id: self.world.image.clone(), model };
-        StartReplica { revision, slot }
+    fn replica(&self, behaviour: &str, service: &str, number: u64, slot: u32) -> StartReplica {
+        StartReplica { revision: self.world.revision(behaviour, service, number, 1), slot }
     }
 }
 
-impl Harness for NativeHarness {
-    fn engine(&self) -> &dyn Engine {
-        &self.engine
+impl contract::replicas::Harness for ReplicasHarness {
+    fn replicas(&self) -> &dyn Replicas {
+        &self.replicas
     }
 
     fn good(&self, service: &str, revision: u64, slot: u32) -> StartReplica {
@@ -104,14 +94,12 @@ impl Harness for NativeHarness {
 
     fn without_image(&self, service: &str) -> StartReplica {
         let mut replica = self.good(service, 1, 0);
-        replica.revision.image_id = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
+        replica.revision.image_id = missing();
         replica
     }
 
     fn kill(&self, container: &ContainerId) {
-        let container = self.native.container(container).unwrap();
-        container.wait_started(self.patience()).unwrap();
-        container.signal(SIGKILL).unwrap();
+        kill(&self.native, container);
     }
 
     fn pass_time(&self) {
@@ -121,11 +109,117 @@ impl Harness for NativeHarness {
     fn reopen(self) -> Self {
         let world = Arc::clone(&self.world);
         drop(self);
-        Self::over(Store::open(world.folder.path().join("images")).unwrap(), world)
+        Self::over(world.reopen(), world)
     }
 }
 
+impl EngineHarness {
+    fn new() -> Self {
+        let (store, world) = World::new();
+        Self::over(store, world, Instant::now())
+    }
+
+    fn over(store: Store, world: Arc<World>, origin: Instant) -> Self {
+        // The daemon's policy with short times.
+        let policy = Policy {
+            backoff_first: Duration::from_millis(100),
+            min_ready: Duration::from_millis(500),
+            drain_delay: Duration::from_millis(300),
+            stop_grace: Duration::from_secs(5),
+            ..Policy::default()
+        };
+        let (native, replicas) = world.replicas(store);
+        Self { engine: Reconciling::new(replicas, policy), native, world, origin }
+    }
+}
+
+impl contract::engine::Harness for EngineHarness {
+    fn engine(&self) -> &dyn Engine {
+        &self.engine
+    }
+
+    fn good(&self, service: &str, number: u64, replicas: u32) -> Revision {
+        self.world.revision("good", service, number, replicas)
+    }
+
+    fn failing(&self, service: &str, number: u64, replicas: u32) -> Revision {
+        self.world.revision("failing", service, number, replicas)
+    }
+
+    fn impossible(&self, service: &str, number: u64, replicas: u32) -> Revision {
+        Revision { image_id: missing(), ..self.good(service, number, replicas) }
+    }
+
+    fn kill(&self, replica: &ContainerId) {
+        kill(&self.native, replica);
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn pass_time(&self) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    fn reopen(self) -> Self {
+        let (world, origin) = (Arc::clone(&self.world), self.origin);
+        drop(self);
+        Self::over(world.reopen(), world, origin)
+    }
+}
+
+fn kill(native: &Native, container: &ContainerId) {
+    let container = native.container(container).unwrap();
+    container.wait_started(Duration::from_secs(60)).unwrap();
+    container.signal(SIGKILL).unwrap();
+}
+
+/// An image that no store has.
+fn missing() -> Digest {
+    format!("sha256:{}", "ab".repeat(32)).parse().unwrap()
+}
+
 impl World {
+    fn new() -> (Store, Arc<Self>) {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
+        let folder = tempfile::Builder::new().prefix("slipway-").tempdir().unwrap();
+        std::fs::write(folder.path().join("runner"), RUNNER).unwrap();
+        let store = Store::open(folder.path().join("images")).unwrap();
+        let image = import(&store, folder.path());
+        let model = pack(&store, folder.path());
+        (store, Arc::new(Self { folder, image, model }))
+    }
+
+    fn reopen(&self) -> Store {
+        Store::open(self.folder.path().join("images")).unwrap()
+    }
+
+    fn replicas(&self, store: Store) -> (Native, NativeReplicas) {
+        let root = self.folder.path();
+        let files = ServingFiles::install(&root.join("serving"), &root.join("runner")).unwrap();
+        let native = Native::new(store, self.containers(), PROGRAM.into());
+        (native.clone(), NativeReplicas::new(native, root.join("models"), files))
+    }
+
+    fn revision(&self, behaviour: &str, service: &str, number: u64, replicas: u32) -> Revision {
+        let spec = ServiceSpec {
+            name: service.to_owned(),
+            image: "box".to_owned(),
+            model: "net".to_owned(),
+            version: 1,
+            replicas,
+            env: vec![format!("BEHAVIOUR={behaviour}")],
+            ..ServiceSpec::default()
+        };
+        let model = ModelPin {
+            manifest: self.model.clone(),
+            format: ModelFormat::Onnx,
+            labels: vec!["champion".to_owned()],
+        };
+        Revision { number, spec, image_id: self.image.clone(), model }
+    }
+
     fn containers(&self) -> PathBuf {
         self.folder.path().join("containers")
     }

@@ -1,51 +1,128 @@
-//! The trait behind which replicas run: this host, Kubernetes, a Docker daemon.
+//! The trait behind which services run: this host, a cluster.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use slipway_types::Digest;
-use slipway_types::container::ContainerId;
+use slipway_types::container::{ContainerId, LogNext, LogOptions};
 use slipway_types::model::ModelFormat;
-use slipway_types::service::{ReplicaState, ServiceSpec};
+use slipway_types::service::{ReplicaState, ReplicaUsage, ServiceSpec};
 
-/// Runs replicas.
+use crate::plan::{Desired, Notice, Rollout};
+
+/// Keeps declared services running, wherever its replicas are.
 ///
-/// The calls block and are quick: they begin something or look, and never wait for a model to load or a process to
-/// end. They are not `async`, because the native engine's work is system calls that block anyway; the daemon calls
-/// them on blocking threads, an engine with an asynchronous client blocks on its own runtime's handle, and the
-/// reconciler's simulation stays deterministic.
+/// It is told the whole of what shall be, again and again, and takes a step towards it each time. What it remembers
+/// between passes makes it patient (back-off, what it has asked for); nothing that must outlive the process is kept
+/// there: a new engine, in a new daemon, adopts what runs.
 ///
-/// Every call may be repeated: a daemon that was killed between a call and its record makes it again.
-/// The suite in the module `contract` (feature `contract`) states this trait's meaning in tests.
+/// The calls block, and never wait for a model to load, a process to end or a rollout to come to its end. They take
+/// `&self`, because people ask for logs and addresses while a pass is under way; passes do not overlap. The suite in
+/// the module `contract::engine` (feature `contract`) states this trait's meaning in tests.
 pub trait Engine: Send + Sync {
-    /// Begins to start one replica and returns its id, by which [`Engine::list`] shows it from then on.
+    /// One pass: looks at everything, lets the caller publish where requests may go, then does what is due.
     ///
-    /// While a replica of the same service, revision and slot lives, its id is returned and nothing new begins.
-    /// Service, revision and slot are kept with the replica, so that another daemon finds them again.
-    fn start(&self, replica: &StartReplica) -> Result<ContainerId, EngineError>;
-
-    /// Every replica that this engine holds, of any service, also those that ended and are not removed.
+    /// `desired` names every service that is declared to run here, or that is being deleted. Services that the engine
+    /// has and `desired` does not name are leftovers: they are removed too, and not told as forgotten.
     ///
-    /// States come from the container and from the replica's own readiness answer: `Starting` until it was ready
-    /// once, then `Ready` or `Unready`; `Draining` after [`Engine::drain`]; `Stopped` once the container ended.
-    fn list(&self) -> Result<Vec<ObservedReplica>, EngineError>;
+    /// `publish` is called once, with what was seen and before anything is done: a replica that a pass marks as draining
+    /// is published as such by a later one before it is stopped, and so loses its traffic first. When it fails,
+    /// so does the pass, and nothing is done.
+    ///
+    /// `now` is the time since a fixed moment of the caller's, which must not run backwards.
+    ///
+    /// # Errors
+    /// When the engine cannot look, or `publish` failed. What fails for one service is told in its notices and tried
+    /// again, and never keeps a pass from the other services.
+    fn pass(
+        &self,
+        desired: &[Desired],
+        now: Duration,
+        publish: &mut dyn FnMut(&[ObservedReplica]) -> Result<(), EngineError>,
+    ) -> Result<Pass, EngineError>;
 
-    /// Marks a replica as draining. It keeps running and finishes the requests that it has; the mark stays until it
-    /// ends, also when the daemon restarts. Does nothing to one that is draining or stopped.
-    fn drain(&self, container: &ContainerId) -> Result<(), EngineError>;
+    /// A user asked for a service again, perhaps after mending what was outside of it: what failed before counts no more
+    /// and waits for nothing. The next pass tries, and tells anew whether it fails.
+    fn try_again(&self, service: &str);
 
-    /// Asks a replica to end (`SIGTERM`), and ends it by force once `grace` has passed. Marks it as draining too, so
-    /// that it never shows as ready again. Returns at once; that it ended shows in [`Engine::list`]. Does nothing to
-    /// one that is stopped.
-    fn stop(&self, container: &ContainerId, grace: Duration) -> Result<(), EngineError>;
+    /// Looks at everything and does nothing: what [`Pass::replicas`] would be now.
+    fn observe(&self) -> Result<Vec<ObservedReplica>, EngineError>;
 
-    /// Removes what is left of a stopped replica. Does nothing when there is no such replica.
-    fn remove(&self, container: &ContainerId) -> Result<(), EngineError>;
+    /// Where a service answers, as the last pass found; asks nobody. May be called while a pass publishes.
+    fn endpoint(&self, service: &str) -> Endpoint;
+
+    /// The log of a replica that [`Engine::observe`] shows, also of a stopped one.
+    fn log(&self, replica: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError>;
+
+    /// What the replicas use now, measured for up to a second. Those of which nothing is known are missing.
+    ///
+    /// # Errors
+    /// When nothing measures replicas here; the error says what would.
+    fn usage(&self) -> Result<Vec<ReplicaUsage>, EngineError>;
 }
 
-/// Why an engine could not do what was asked.
+/// What a pass found and did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pass {
+    /// Every replica that the engine had when the pass began, also ended ones that are not removed.
+    pub replicas: Vec<ObservedReplica>,
+    /// What happened since the pass before, and what was done.
+    pub notices: Vec<Notice>,
+    /// Each service that shall run.
+    pub services: BTreeMap<String, Progress>,
+    /// Services, with the number of their declared revision, that have all their replicas available and no older ones
+    /// that serve: record these revisions as stable. Told again by every pass until [`Desired`] says so.
+    pub completed: Vec<(String, u64)>,
+    /// Services that shall not run any more, and of which nothing is left: their records can go. Told again by every
+    /// pass that [`Desired`] names them in.
+    pub forgotten: Vec<String>,
+    /// Something is under way: pass again in tens of milliseconds, not when it is convenient.
+    pub busy: bool,
+    /// When to pass again at the latest if nothing changes before; `None` when only a change can give work.
+    pub wake_at: Option<Duration>,
+}
+
+/// How one service comes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Replicas that were started again after they crashed: those that [`Desired`] knew of, and those since.
+    pub restarts: u64,
+    /// How far it is from its declared revision.
+    pub rollout: Rollout,
+    /// Why its declared revision does not come up, once several of its replicas failed before any was ready.
+    pub failing: Option<String>,
+}
+
+/// Where a service answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// At the gateway of this host, which reaches ready replicas by [`ObservedReplica::socket`]. Whether the service is
+    /// reachable, the gateway knows.
+    Gateway,
+    /// At an address of the engine's own: a node port, a load balancer, an ingress.
+    Url {
+        /// The address, with its scheme.
+        url: String,
+        /// Whether a request would be answered there.
+        reachable: bool,
+    },
+    /// Nowhere yet.
+    Pending {
+        /// Why, in one sentence.
+        reason: String,
+    },
+}
+
+/// Lines of a log, oldest first.
+pub trait LogLines: Send {
+    /// The next line, waiting for it no longer than `wait`.
+    fn next_within(&mut self, wait: Duration) -> Result<LogNext, EngineError>;
+}
+
+/// Why an engine, or the replicas below it, could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// There is no such replica.
@@ -72,15 +149,6 @@ pub enum EngineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// One replica to start: a revision and the slot that it fills.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StartReplica {
-    /// What to run; the service's name is in its specification.
-    pub revision: Revision,
-    /// Number of the replica within its revision, from 0; free again once the replica stopped.
-    pub slot: u32,
 }
 
 /// One revision of a service, with everything that it names resolved to content.

@@ -47,7 +47,7 @@ fn a_service_does_not_inherit_from_a_deleted_one_of_its_name() {
     assert!(world.forgotten);
 
     world.engine.behave("s", 1, Behaviour::default());
-    world.desired = Desired::Present { target: revision("s", 1, 1), stable: None };
+    world.desired = Desired::Present { target: revision("s", 1, 1), stable: None, restarts: 0 };
     let before = world.engine.starts();
     world.tick();
     assert_eq!((failing(&world), world.engine.starts()), (None, before + 1), "it waits for nothing");

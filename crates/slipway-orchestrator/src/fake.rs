@@ -1,14 +1,16 @@
-//! An engine in memory with a clock of its own, for tests of whatever drives an [`Engine`].
+//! Replicas in memory with a clock of their own, for tests of whatever drives [`Replicas`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use slipway_types::container::ContainerId;
+use jiff::Timestamp;
+use slipway_types::container::{ContainerId, LogLine, LogNext, LogOptions, OutputStream};
 use slipway_types::service::ReplicaState;
 
-use crate::engine::{Engine, EngineError, ObservedReplica, StartReplica};
+use crate::engine::{EngineError, LogLines, ObservedReplica};
+use crate::replicas::{Consumption, Replicas, StartReplica};
 
 /// How replicas of a revision behave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct Behaviour {
     pub crash_after: Option<Duration>,
     /// Time from the request to end until it ends; `None` waits for force.
     pub ends_after: Option<Duration>,
-    /// [`Engine::start`] fails.
+    /// [`Replicas::start`] fails.
     pub start_fails: bool,
     /// Why its model cannot be loaded, as it says from its start on.
     pub load_fails: Option<String>,
@@ -40,10 +42,10 @@ impl Default for Behaviour {
     }
 }
 
-/// An engine in memory. Time passes only in [`FakeEngine::advance`].
+/// Replicas in memory. Time passes only in [`FakeReplicas::advance`].
 #[derive(Debug, Default)]
-pub struct FakeEngine {
-    state: Mutex<State>,
+pub struct FakeReplicas {
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -67,8 +69,8 @@ struct Replica {
     ended: Option<String>,
 }
 
-impl FakeEngine {
-    /// An engine without replicas, at time zero.
+impl FakeReplicas {
+    /// None, at time zero.
     pub fn new() -> Self {
         Self::default()
     }
@@ -92,7 +94,7 @@ impl FakeEngine {
         }
     }
 
-    /// The engine's clock.
+    /// The replicas' clock.
     pub fn now(&self) -> Duration {
         self.lock().now
     }
@@ -116,7 +118,7 @@ impl FakeEngine {
         self.lock().replicas.remove(container);
     }
 
-    /// Replicas that were begun since the engine was made.
+    /// Replicas that were begun since this was made.
     pub fn starts(&self) -> u64 {
         self.lock().starts
     }
@@ -147,7 +149,7 @@ impl Replica {
     }
 }
 
-impl Engine for FakeEngine {
+impl Replicas for FakeReplicas {
     fn start(&self, replica: &StartReplica) -> Result<ContainerId, EngineError> {
         let mut state = self.lock();
         let spec = &replica.revision.spec;
@@ -229,5 +231,50 @@ impl Engine for FakeEngine {
                 Ok(())
             }
         }
+    }
+
+    fn consumption(&self, container: &ContainerId) -> Result<Option<Consumption>, EngineError> {
+        let state = self.lock();
+        let replica = state.replicas.get(container).ok_or(EngineError::NotFound(container.clone()))?;
+        let cpu = state.now.saturating_sub(replica.started);
+        Ok(replica.ended.is_none().then_some(Consumption { cpu, memory: 1 << 20, memory_limit: None }))
+    }
+
+    fn log(&self, container: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError> {
+        let started = match self.lock().replicas.get(container) {
+            Some(replica) => replica.started,
+            None => return Err(EngineError::NotFound(container.clone())),
+        };
+        let line = LogLine {
+            time: Timestamp::UNIX_EPOCH + started,
+            stream: OutputStream::Stdout,
+            text: "hello".to_owned(),
+        };
+        let wanted = options.since.is_none_or(|since| line.time >= since) && options.tail != Some(0);
+        Ok(Box::new(FakeLog {
+            state: Arc::clone(&self.state),
+            container: container.clone(),
+            lines: wanted.then_some(line).into_iter().collect(),
+            follow: options.follow,
+        }))
+    }
+}
+
+/// Every replica writes one line.
+struct FakeLog {
+    state: Arc<Mutex<State>>,
+    container: ContainerId,
+    lines: VecDeque<LogLine>,
+    follow: bool,
+}
+
+impl LogLines for FakeLog {
+    fn next_within(&mut self, _wait: Duration) -> Result<LogNext, EngineError> {
+        if let Some(line) = self.lines.pop_front() {
+            return Ok(LogNext::Line(line));
+        }
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = state.replicas.get(&self.container).is_some_and(|replica| replica.ended.is_none());
+        Ok(if self.follow && runs { LogNext::Idle } else { LogNext::End })
     }
 }

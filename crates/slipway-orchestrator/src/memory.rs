@@ -20,8 +20,8 @@ pub struct ServiceMemory {
     pub(crate) rollout: RolloutMemory,
     /// Notices that arose outside a pass.
     pub(crate) notices: Vec<Notice>,
-    /// When the completion of the rollout, or the absence of the service, was last reported.
-    pub(crate) reported: Option<Duration>,
+    /// The completion of the rollout was told in a notice.
+    pub(crate) completed: bool,
 }
 
 /// Back-off of one slot of one revision.
@@ -152,7 +152,8 @@ impl ServiceMemory {
                     *again = now + Duration::from_secs(1);
                 }
             }
-            Action::CompleteRollout { .. } | Action::Forget { .. } => self.reported = None,
+            // Decided again by the next pass.
+            Action::CompleteRollout { .. } | Action::Forget { .. } => {}
         }
     }
 

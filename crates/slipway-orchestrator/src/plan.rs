@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use slipway_types::container::ContainerId;
 
-use crate::engine::{Revision, StartReplica};
+use crate::engine::Revision;
+use crate::replicas::StartReplica;
 
 /// What a service shall be.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,8 +15,10 @@ pub enum Desired {
     Present {
         /// The declared revision; its specification gives the replica count.
         target: Revision,
-        /// The last revision that [`Action::CompleteRollout`] named; `None` before the first.
+        /// The last revision that [`crate::Pass::completed`] named; `None` before the first.
         stable: Option<Revision>,
+        /// Restarts that were counted before: a new engine goes on from there.
+        restarts: u64,
     },
     /// It shall not run: its replicas drain, stop and are removed.
     Absent {
@@ -45,8 +48,8 @@ pub enum Absence {
     Unknown,
 }
 
-/// Something for the daemon to do. All but the last two are calls of [`crate::Engine`]; when one of those fails, tell
-/// [`crate::ServiceMemory::action_failed`].
+/// Something to do. All but the last two are calls of [`crate::Replicas`]; when one of those fails, tell
+/// [`crate::ServiceMemory::action_failed`]. The last two are for the caller of [`crate::Engine::pass`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start a replica.
@@ -69,19 +72,19 @@ pub enum Action {
         container: ContainerId,
     },
     /// Record this revision as the stable one: all its replicas are available and every
-    /// older one drains or is gone.
+    /// older one drains or is gone. Decided again until it is recorded.
     CompleteRollout {
         /// Its number.
         revision: u64,
     },
-    /// Nothing of an absent service is left: its record can go.
+    /// Nothing of an absent service is left: its record can go. Decided again as long as it is there.
     Forget {
         /// Its name.
         service: String,
     },
 }
 
-/// An event to record; the daemon adds sequence and time.
+/// An event to record; who records it adds sequence and time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// `service/<name>`.

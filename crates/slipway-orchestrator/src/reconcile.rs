@@ -6,11 +6,12 @@ use std::time::Duration;
 use slipway_types::service::ReplicaState;
 
 use crate::decide::{Live, decide, runs};
-use crate::engine::{ObservedReplica, Revision, StartReplica};
+use crate::engine::{ObservedReplica, Revision};
 use crate::memory::{Ending, ReplicaMemory, RolloutMemory, ServiceMemory, Step, first_line};
 use crate::observe::{name, observe};
 use crate::plan::{Absence, Action, Desired, Notice, Plan, Rollout};
 use crate::policy::Policy;
+use crate::replicas::StartReplica;
 
 /// Decides what to do about one service.
 ///
@@ -47,11 +48,11 @@ pub fn reconcile(
         && memory.rollout.revision != target.number
     {
         memory.rollout = RolloutMemory { revision: target.number, ..RolloutMemory::default() };
-        memory.reported = None;
+        memory.completed = false;
     }
     observe(service, &observed, memory, policy, now, &mut pass.notices);
     let rollout = match desired {
-        Desired::Present { target, stable } => pass.present(target, stable.as_ref(), memory),
+        Desired::Present { target, stable, .. } => pass.present(target, stable.as_ref(), memory),
         Desired::Absent { why, .. } => {
             pass.absent(service, *why, observed.is_empty(), memory);
             Rollout::Steady
@@ -135,10 +136,7 @@ impl Pass<'_> {
         self.expire_starts(memory);
         let starting = memory.slots.values().any(|slot| slot.starting.is_some());
         if nothing_left && !starting {
-            if self.due(memory.reported.map(|at| at + self.policy.retry_after)) {
-                memory.reported = Some(self.now);
-                self.actions.push(Action::Forget { service: service.to_owned() });
-            }
+            self.actions.push(Action::Forget { service: service.to_owned() });
             return;
         }
         let mut notices = Vec::new();
@@ -294,12 +292,7 @@ impl Pass<'_> {
     }
 
     fn complete(&mut self, target: &Revision, stable: Option<&Revision>, memory: &mut ServiceMemory) {
-        let first = memory.reported.is_none();
-        if !self.due(memory.reported.map(|at| at + self.policy.retry_after)) {
-            return;
-        }
-        memory.reported = Some(self.now);
-        if first {
+        if !std::mem::replace(&mut memory.completed, true) {
             let message = match stable {
                 Some(before) => {
                     format!("Revision {} has replaced revision {}.", target.number, before.number)

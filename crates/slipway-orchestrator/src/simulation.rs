@@ -10,7 +10,7 @@ use slipway_types::service::ReplicaState;
 use crate::decide::runs;
 use crate::fake::Behaviour;
 use crate::tests::World;
-use crate::{Action, Desired, Engine, ServiceMemory};
+use crate::{Action, Desired, Replicas, ServiceMemory};
 
 #[derive(Clone, Debug)]
 enum Fault {

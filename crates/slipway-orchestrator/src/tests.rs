@@ -1,4 +1,4 @@
-//! Scenarios with a simulated engine and a virtual clock.
+//! Scenarios with simulated replicas and a virtual clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use slipway_types::container::ContainerId;
 use slipway_types::model::ModelFormat;
 use slipway_types::service::{Address, ReplicaState, RoutingTable, ServiceSpec};
 
-use crate::contract::{self, Harness};
-use crate::fake::{Behaviour, FakeEngine};
+use crate::contract::{self, replicas::Harness};
+use crate::fake::{Behaviour, FakeReplicas};
+use crate::reconciling::settle;
 use crate::{
-    Absence, Action, Desired, Engine, ModelPin, ObservedReplica, Plan, Policy, Revision, Rollout,
-    RouteLimits, ServedService, ServiceMemory, StartReplica, reconcile, routes, unknown_services,
+    Absence, Action, Desired, Engine, ModelPin, ObservedReplica, Plan, Policy, Reconciling, Replicas,
+    Revision, Rollout, RouteLimits, ServedService, ServiceMemory, StartReplica, routes, unknown_services,
 };
 
 pub(crate) fn revision(service: &str, number: u64, replicas: u32) -> Revision {
@@ -29,9 +30,9 @@ pub(crate) fn revision(service: &str, number: u64, replicas: u32) -> Revision {
     }
 }
 
-/// One service, its engine and a clock; `tick` reconciles and applies.
+/// One service, its replicas and a clock; `tick` reconciles and applies.
 pub(crate) struct World {
-    pub engine: FakeEngine,
+    pub engine: FakeReplicas,
     pub memory: ServiceMemory,
     pub policy: Policy,
     pub desired: Desired,
@@ -45,10 +46,10 @@ pub(crate) struct World {
 impl World {
     pub fn new(replicas: u32) -> Self {
         Self {
-            engine: FakeEngine::new(),
+            engine: FakeReplicas::new(),
             memory: ServiceMemory::default(),
             policy: Policy::default(),
-            desired: Desired::Present { target: revision("s", 1, replicas), stable: None },
+            desired: Desired::Present { target: revision("s", 1, replicas), stable: None, restarts: 0 },
             kinds: Vec::new(),
             last: None,
             forgotten: false,
@@ -65,31 +66,19 @@ impl World {
     pub fn tick(&mut self) {
         let now = self.engine.now();
         let observed = self.engine.list().unwrap();
-        let plan = reconcile(&self.desired, &observed, &mut self.memory, &self.policy, now);
+        let plan = settle(&self.engine, &self.desired, &observed, &mut self.memory, &self.policy, now);
         self.kinds.extend(plan.notices.iter().map(|notice| notice.kind));
         for action in &plan.actions {
-            let result = match action {
-                Action::Start(start) => {
-                    self.starts.push((now, start.revision.number, start.slot));
-                    self.engine.start(start).map(|_| ())
-                }
-                Action::Drain { container } => self.engine.drain(container),
-                Action::Stop { container, grace } => self.engine.stop(container, *grace),
-                Action::Remove { container } => self.engine.remove(container),
+            match action {
+                Action::Start(start) => self.starts.push((now, start.revision.number, start.slot)),
                 Action::CompleteRollout { revision } => {
-                    if let Desired::Present { target, stable } = &mut self.desired {
+                    if let Desired::Present { target, stable, .. } = &mut self.desired {
                         assert_eq!(target.number, *revision);
                         *stable = Some(target.clone());
                     }
-                    Ok(())
                 }
-                Action::Forget { .. } => {
-                    self.forgotten = true;
-                    Ok(())
-                }
-            };
-            if let Err(error) = result {
-                self.memory.action_failed(action, &error.to_string(), &self.policy, now);
+                Action::Forget { .. } => self.forgotten = true,
+                Action::Drain { .. } | Action::Stop { .. } | Action::Remove { .. } => {}
             }
         }
         self.last = Some(plan);
@@ -432,11 +421,11 @@ fn routes_hold_ready_replicas_and_count_generations() {
     assert_eq!(routes(services(), &observed[1..], &limits, &table).generation, 2);
 }
 
-/// The fake engine passes the suite that the real ones pass.
-struct FakeHarness(Arc<FakeEngine>);
+/// The fake replicas pass the suite that the real ones pass.
+struct FakeHarness(Arc<FakeReplicas>);
 
 impl Harness for FakeHarness {
-    fn engine(&self) -> &dyn Engine {
+    fn replicas(&self) -> &dyn Replicas {
         &*self.0
     }
 
@@ -477,8 +466,83 @@ impl FakeHarness {
 }
 
 #[test]
-fn the_fake_engine_keeps_the_contract() {
-    contract::run(|| FakeHarness(Arc::new(FakeEngine::new())));
+fn the_fake_replicas_keep_the_contract() {
+    contract::replicas::run(|| FakeHarness(Arc::new(FakeReplicas::new())));
+}
+
+/// The engine over the fake replicas passes the suite that the real ones pass, in virtual time.
+struct EngineHarness {
+    replicas: Arc<FakeReplicas>,
+    engine: Reconciling<Arc<FakeReplicas>>,
+}
+
+impl EngineHarness {
+    fn over(replicas: Arc<FakeReplicas>) -> Self {
+        Self { engine: Reconciling::new(Arc::clone(&replicas), Policy::default()), replicas }
+    }
+
+    fn with(&self, service: &str, number: u64, replicas: u32, behaviour: Behaviour) -> Revision {
+        self.replicas.behave(service, number, behaviour);
+        revision(service, number, replicas)
+    }
+}
+
+impl contract::engine::Harness for EngineHarness {
+    fn engine(&self) -> &dyn Engine {
+        &self.engine
+    }
+
+    fn good(&self, service: &str, number: u64, replicas: u32) -> Revision {
+        self.with(service, number, replicas, Behaviour::default())
+    }
+
+    fn failing(&self, service: &str, number: u64, replicas: u32) -> Revision {
+        let failing = Behaviour { ready_after: None, crash_after: Some(SECOND), ..Behaviour::default() };
+        self.with(service, number, replicas, failing)
+    }
+
+    fn impossible(&self, service: &str, number: u64, replicas: u32) -> Revision {
+        let impossible = Behaviour { start_fails: true, ..Behaviour::default() };
+        self.with(service, number, replicas, impossible)
+    }
+
+    fn kill(&self, replica: &ContainerId) {
+        self.replicas.crash(replica);
+    }
+
+    fn now(&self) -> Duration {
+        self.replicas.now()
+    }
+
+    fn pass_time(&self) {
+        self.replicas.advance(SECOND / 4);
+    }
+
+    fn reopen(self) -> Self {
+        Self::over(self.replicas)
+    }
+}
+
+#[test]
+fn the_reconciling_engine_keeps_the_contract() {
+    contract::engine::run(|| EngineHarness::over(Arc::new(FakeReplicas::new())));
+}
+
+#[test]
+fn an_engine_wakes_for_the_service_that_is_due_first() {
+    let engine = EngineHarness::over(Arc::new(FakeReplicas::new()));
+    let one = |service, replicas| Desired::Present {
+        target: revision(service, 1, replicas),
+        stable: None,
+        restarts: 0,
+    };
+    let desired = [one("a", 1), one("b", 0)];
+    let pass = |now| engine.engine.pass(&desired, now, &mut |_| Ok(())).unwrap();
+    pass(Duration::ZERO);
+    engine.replicas.advance(SECOND);
+    pass(SECOND);
+    let calm = pass(SECOND);
+    assert_eq!((calm.busy, calm.wake_at), (false, Some(6 * SECOND)), "when the replica counts as available");
 }
 
 #[test]

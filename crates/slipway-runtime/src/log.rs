@@ -7,7 +7,8 @@ mod read;
 mod write;
 
 pub(crate) use read::RecordReader;
-pub use read::{LogError, LogNext, LogOptions, LogReader};
+pub use read::{LogError, LogReader};
+pub use slipway_types::container::{LogNext, LogOptions};
 pub(crate) use write::LogWriter;
 
 /// The newest records.

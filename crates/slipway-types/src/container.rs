@@ -309,6 +309,28 @@ pub struct LogLine {
     pub text: String,
 }
 
+/// Which lines of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Not those before.
+    pub since: Option<jiff::Timestamp>,
+    /// Only so many of the last.
+    pub tail: Option<usize>,
+    /// Waits for more until the container has ended.
+    pub follow: bool,
+}
+
+/// What a look at a log gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogNext {
+    /// A line.
+    Line(LogLine),
+    /// None yet; ask again.
+    Idle,
+    /// There will be none.
+    End,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

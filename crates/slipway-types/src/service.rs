@@ -107,6 +107,21 @@ pub struct ReplicaStatus {
     pub reason: Option<String>,
 }
 
+/// What a replica uses now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaUsage {
+    /// Its container.
+    pub container: ContainerId,
+    /// Service that it belongs to.
+    pub service: String,
+    /// Thousandths of a CPU, over the last moments.
+    pub cpu_millis: u64,
+    /// Memory in bytes, without what the kernel would drop first.
+    pub memory: u64,
+    /// Most memory that it may use, in bytes; absent where nothing limits it, or nobody tells.
+    pub memory_limit: Option<u64>,
+}
+
 /// One service as `slipway services` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -120,14 +135,20 @@ pub struct ServiceStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Restarts since it was declared.
     pub restarts: u64,
-    /// Where it answers.
+    /// Where it answers; empty while it does nowhere.
     pub url: String,
-    /// Whether the gateway answers for it now; only told of one service.
+    /// Whether a request to it would be answered now; only told of one service.
     #[serde(default)]
     pub reachable: Option<bool>,
     /// Why the declared revision does not come up, once that is plain; an older one goes on serving if there is one.
     #[serde(default)]
     pub failing: Option<String>,
+    /// Engine that it is declared to run on.
+    #[serde(default)]
+    pub engine: String,
+    /// Why its engine cannot be asked; then `replicas` is what was last seen.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 impl ServiceStatus {
@@ -347,6 +368,8 @@ mod tests {
             url: String::new(),
             reachable: None,
             failing: None,
+            engine: "native".into(),
+            trouble: None,
         };
         assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no");
         assert_eq!((status.ready(), status.older(), status.failure().is_none()), (1, None, true));

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use slipway_image::build::Builder;
 use slipway_image::registry::Registry;
 use slipway_image::store::Store;
-use slipway_native::{Native, ReplicaEngine, ServingFiles};
+use slipway_native::{Native, NativeReplicas, ServingFiles};
+use slipway_orchestrator::{Engine, EngineError, Policy, Reconciling};
+use slipway_types::engine::ClusterSpec;
 use slipway_types::image::RegistrySettings;
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
 
-use crate::daemon::{self, App, Bases, State};
+use crate::daemon::{self, App, Bases, Connected, Engines, State};
 use crate::failure::{self, Failure};
 use crate::settings::Settings;
 
@@ -37,8 +39,16 @@ pub fn app(settings: Settings, handle: &Handle) -> Result<App, Failure> {
         handle: handle.clone(),
     };
     let builder = Builder::new(store.clone(), Arc::new(native.clone()), Arc::new(bases));
-    let replicas = ReplicaEngine::new(native.clone(), root.join("models"), files);
-    Ok(App::new(settings, state, store, native, builder, replicas, handle.clone()))
+    let replicas = NativeReplicas::new(native.clone(), root.join("models"), files.clone());
+    let here: Arc<dyn Engine> = Arc::new(Reconciling::new(replicas, Policy::default()));
+    let engines = Engines::new(here, &state, Box::new(cluster)).map_err(Failure::from)?;
+    Ok(App::new(settings, state, store, native, builder, files, engines, handle.clone()))
+}
+
+/// Connects to a cluster.
+fn cluster(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
+    let _ = (app, spec);
+    Err(EngineError::Unavailable("clusters are not reached yet".into()))
 }
 
 /// A registry client with the credentials that are kept now.

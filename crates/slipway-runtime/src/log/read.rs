@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use slipway_types::container::{LogLine, OutputStream};
+use slipway_types::container::{LogLine, LogNext, LogOptions, OutputStream};
 
 use super::{LOG_FILE, MAX_TEXT, OLD_LOG_FILE};
 use crate::exit;
@@ -23,17 +23,6 @@ const MAX_RECORD: u64 = MAX_TEXT as u64 + 128;
 /// Step of the search for the last lines.
 const BLOCK: u64 = 64 << 10;
 
-/// Which lines of a log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogOptions {
-    /// Not those before.
-    pub since: Option<Timestamp>,
-    /// Only so many of the last.
-    pub tail: Option<usize>,
-    /// Waits for more until the container has ended.
-    pub follow: bool,
-}
-
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the log {path}")]
@@ -43,17 +32,6 @@ pub struct LogError {
     /// Cause.
     #[source]
     pub source: io::Error,
-}
-
-/// What [`LogReader::next_within`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogNext {
-    /// A line.
-    Line(LogLine),
-    /// None yet; ask again.
-    Idle,
-    /// There will be none.
-    End,
 }
 
 /// Lines of a container's log, oldest first. As an iterator it blocks while it follows a quiet container; use

@@ -1,5 +1,6 @@
 //! `slipway services`
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use slipway_types::service::{ReplicaState, ServiceStatus};
@@ -45,6 +46,13 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         for reason in list.iter().filter_map(|service| service.failing.as_deref()) {
             context.printer.line(format!("\nIts replicas do not get ready: {reason}"));
         }
+    }
+    let troubles: BTreeMap<&str, &str> =
+        list.iter().filter_map(|s| Some((s.engine.as_str(), s.trouble.as_deref()?))).collect();
+    for (engine, trouble) in troubles {
+        context
+            .printer
+            .warning(format!("the engine `{engine}` cannot be asked, this is what it last said: {trouble}"));
     }
     Ok(0)
 }

@@ -229,7 +229,7 @@ pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
     let known = app.state.containers()?;
     for id in app.native.ids().map_err(native_error)? {
         let record = known.iter().find(|record| record.id == id);
-        let kept = app.replicas.is_replica(&id) || super::runs::owns(app, &id)?;
+        let kept = app.native.is_replica(&id) || super::runs::owns(app, &id)?;
         if record.is_none() && !kept {
             tracing::info!(%id, "removing a container that nobody knows");
             if let Err(error) = app.native.discard(&id) {

@@ -1,5 +1,6 @@
 //! The gateway's process and the files that it reads.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
-use slipway_orchestrator::ObservedReplica;
-use slipway_types::service::RoutingTable;
+use slipway_orchestrator::{Endpoint, ObservedReplica, Revision, RouteLimits, ServedService, routes};
+use slipway_types::service::{Route, RoutingTable};
 use slipway_types::{ApiError, ErrorCode};
 
 use super::App;
@@ -26,12 +27,15 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// How long to wait before another try when the gateway does not stay up.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Aliases of model versions, by the model's name and the version.
+type Aliases = BTreeMap<(String, u64), Vec<String>>;
+
 /// Keeps the gateway running and informed.
 pub struct DataPlane {
     app: Arc<App>,
     folder: PathBuf,
     /// The table that the gateway has.
-    pub table: RoutingTable,
+    table: RoutingTable,
     published: bool,
     child: Option<Child>,
     last_start: Option<Instant>,
@@ -57,13 +61,13 @@ impl DataPlane {
         }
     }
 
-    /// Gives the gateway its table and keeps it running while anything is declared.
-    pub fn publish(
-        &mut self,
-        table: RoutingTable,
-        records: &[ServiceRecord],
-        observed: &[ObservedReplica],
-    ) -> Result<(), ApiError> {
+    /// Gives the gateway the table of what engines were last seen to have, and keeps it running while anything is
+    /// declared that answers there.
+    pub fn publish(&mut self) -> Result<(), ApiError> {
+        let mut records = self.app.state.services()?;
+        records.retain(|record| self.app.engines.endpoint(record) == Endpoint::Gateway);
+        let seen = self.app.engines.seen();
+        let table = table(&records, &self.aliases(&records)?, &seen, &self.table);
         if let Some(child) = &mut self.child {
             // Takes its exit status, so that no zombie stays.
             let _ = child.try_wait();
@@ -81,7 +85,11 @@ impl DataPlane {
         }
         if self.last_metrics.is_none_or(|at| at.elapsed() >= METRICS_PERIOD) {
             self.last_metrics = Some(Instant::now());
-            write(&self.folder, "containers.prom", self.metrics(records, observed).as_bytes())?;
+            write(
+                &self.folder,
+                "containers.prom",
+                self.metrics(&records, seen.values().flatten()).as_bytes(),
+            )?;
         }
         if records.is_empty() {
             self.end();
@@ -96,6 +104,16 @@ impl DataPlane {
         if let Some(pid) = gateway_pid(&self.folder) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
+    }
+
+    /// The aliases that name the versions of services now.
+    fn aliases(&self, records: &[ServiceRecord]) -> Result<Aliases, ApiError> {
+        let mut aliases = BTreeMap::new();
+        for revision in records.iter().flat_map(revisions) {
+            let (model, version) = (&revision.spec.model, revision.spec.version);
+            aliases.insert((model.clone(), version), self.app.state.aliases(model, version)?);
+        }
+        Ok(aliases)
     }
 
     fn start(&mut self) -> Result<(), ApiError> {
@@ -136,7 +154,11 @@ impl DataPlane {
     }
 
     /// Metrics of replicas' containers in Prometheus text, named as cAdvisor names them.
-    fn metrics(&self, records: &[ServiceRecord], observed: &[ObservedReplica]) -> String {
+    fn metrics<'a>(
+        &self,
+        records: &[ServiceRecord],
+        observed: impl Iterator<Item = &'a ObservedReplica>,
+    ) -> String {
         let mut text = String::new();
         let mut families: [(&str, &str, &str, Vec<String>); 5] = [
             ("container_cpu_usage_seconds_total", "counter", "CPU time used.", Vec::new()),
@@ -182,6 +204,38 @@ impl DataPlane {
         }
         text
     }
+}
+
+/// The revisions of a service that may have replicas.
+fn revisions(record: &ServiceRecord) -> impl Iterator<Item = &Revision> {
+    std::iter::once(&record.target).chain(&record.stable)
+}
+
+/// The table of the services that were declared. Those of an engine that was not looked at yet, since the daemon
+/// started, keep the routes that they have.
+fn table(
+    records: &[ServiceRecord],
+    aliases: &Aliases,
+    seen: &BTreeMap<String, Vec<ObservedReplica>>,
+    previous: &RoutingTable,
+) -> RoutingTable {
+    let observed: Vec<ObservedReplica> = seen.values().flatten().cloned().collect();
+    let served = records.iter().filter(|record| !record.deleting);
+    let (looked_at, others): (Vec<_>, Vec<_>) = served.partition(|record| seen.contains_key(&record.engine));
+    let labels = |revision: &Revision| {
+        aliases.get(&(revision.spec.model.clone(), revision.spec.version)).cloned().unwrap_or_default()
+    };
+    let services = looked_at.into_iter().map(|record| ServedService {
+        spec: &record.target.spec,
+        revision: record.target.number,
+        labels: revisions(record).map(|revision| (revision.number, labels(revision))).collect(),
+    });
+    let mut table = routes(services, &observed, &RouteLimits::default(), previous);
+    let kept = |route: &&Route| others.iter().any(|record| record.target.spec.name == route.service);
+    table.services.extend(previous.services.iter().filter(kept).cloned());
+    table.services.sort_by(|a, b| a.service.cmp(&b.service));
+    table.generation = previous.generation + u64::from(table.services != previous.services);
+    table
 }
 
 /// Whether the gateway answers for a service: it has a replica that takes requests.
@@ -250,4 +304,69 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> ApiError {
     let mut api = ApiError::new(code, format!("cannot {what} {}", path.display()));
     api.causes.push(error.to_string());
     api
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slipway_orchestrator::ModelPin;
+    use slipway_types::Digest;
+    use slipway_types::container::ContainerId;
+    use slipway_types::expose::Exposure;
+    use slipway_types::model::ModelFormat;
+    use slipway_types::service::{ReplicaState, ServiceSpec};
+
+    fn record(name: &str, engine: &str) -> ServiceRecord {
+        let spec = ServiceSpec { name: name.into(), replicas: 1, ..ServiceSpec::default() };
+        let image_id = Digest::from_sha256([1; 32]);
+        let model = ModelPin { manifest: image_id.clone(), format: ModelFormat::Onnx, labels: Vec::new() };
+        let target = Revision { number: 1, spec, image_id, model };
+        let exposure = Exposure::default();
+        ServiceRecord { target, stable: None, deleting: false, restarts: 0, engine: engine.into(), exposure }
+    }
+
+    fn replica(service: &str, id: u8) -> ObservedReplica {
+        ObservedReplica {
+            container: ContainerId::from_random([id; 12]),
+            service: service.into(),
+            revision: 1,
+            slot: 0,
+            state: ReplicaState::Ready,
+            started_at: None,
+            reason: None,
+            load_failed: false,
+            socket: Some(format!("/{id}").into()),
+        }
+    }
+
+    #[test]
+    fn an_engine_that_was_not_looked_at_keeps_its_routes() {
+        let records = [record("a", "one"), record("b", "two"), record("c", "two")];
+        let aliases = Aliases::from([((String::new(), 0), vec!["champion".to_owned()])]);
+        let both = BTreeMap::from([
+            ("one".to_owned(), vec![replica("a", 1)]),
+            ("two".to_owned(), vec![replica("b", 2)]),
+        ]);
+        let full = table(&records, &aliases, &both, &RoutingTable::default());
+        let backends = |table: &RoutingTable| -> Vec<usize> {
+            table.services.iter().map(|route| route.backends.len()).collect()
+        };
+        assert_eq!((full.generation, backends(&full)), (1, vec![1, 1, 0]));
+
+        assert!(full.services.iter().all(|route| route.labels == ["champion"]));
+
+        let mut seen = BTreeMap::from([("two".to_owned(), Vec::new())]);
+        let table_now = table(&records, &aliases, &seen, &full);
+        assert_eq!((table_now.generation, backends(&table_now)), (2, vec![1, 0, 0]));
+        seen.insert("two".to_owned(), vec![replica("b", 2)]);
+        assert_eq!(table(&records, &aliases, &seen, &full), full, "nothing changed");
+
+        let mut going = records;
+        going[0].deleting = true;
+        assert_eq!(
+            table(&going, &aliases, &seen, &full).services.len(),
+            2,
+            "what is deleted takes no requests"
+        );
+    }
 }

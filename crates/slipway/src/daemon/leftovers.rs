@@ -70,7 +70,7 @@ fn unknown_containers(app: &App) -> Result<Vec<ContainerId>, ApiError> {
     let unknown = |id: &ContainerId| -> Result<bool, ApiError> {
         Ok(app.native.dir(id).exists()
             && app.state.find_container(id.as_str())?.is_none()
-            && !app.replicas.is_replica(id)
+            && !app.native.is_replica(id)
             && !super::runs::owns(app, id)?
             && !app.native.container(id).is_ok_and(|c| c.observe().is_ok_and(|seen| seen.shim_alive)))
     };

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use slipway_native::NativeError;
-use slipway_runtime::{Container, LogOptions, LogReader};
-use slipway_types::container::LogLine;
+use slipway_native::{NativeError, NativeLog};
+use slipway_orchestrator::{EngineError, LogLines};
+use slipway_runtime::{Container, LogReader};
+use slipway_types::container::{LogLine, LogNext, LogOptions};
 use slipway_types::{ApiError, ErrorCode};
 
-use super::{App, containers, runs, services};
+use super::reconciler::engine_error;
+use super::state::ServiceRecord;
+use super::{App, containers, runs};
 
 /// Files that hold a container's log, newest first.
 const LOG_FILES: [&str; 2] = ["log", "log.1"];
@@ -27,8 +30,11 @@ pub fn keep(container: &Container, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A log that is being read.
+pub type Log = Box<dyn LogLines>;
+
 /// Readers of everything that is called `name`: a container, a run, or a service's replicas.
-pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<LogReader>, ApiError> {
+pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<Log>, ApiError> {
     if let Some(record) = app.state.find_container(name)? {
         return reader(app.native.container(&record.id), options).map(|reader| vec![reader]);
     }
@@ -37,14 +43,12 @@ pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<LogReader
             return reader(Ok(container), options).map(|reader| vec![reader]);
         }
         let kept = LogReader::open(&runs::folder(app, name), LogOptions { follow: false, ..options.clone() });
-        return kept.map(|reader| vec![reader]).map_err(|e| ApiError::from_error(ErrorCode::NotFound, &e));
+        return kept
+            .map(|reader| vec![boxed(reader)])
+            .map_err(|e| ApiError::from_error(ErrorCode::NotFound, &e));
     }
-    if app.state.service(name)?.is_some() {
-        let mut readers = Vec::new();
-        for id in services::containers(app, name)? {
-            readers.push(reader(app.native.container(&id), options)?);
-        }
-        return Ok(readers);
+    if let Some(record) = app.state.service(name)? {
+        return of_service(app, &record, options);
     }
     Err(containers::find(app, name).err().unwrap_or_else(|| {
         ApiError::new(ErrorCode::NotFound, format!("no container, run or service is called `{name}`"))
@@ -56,17 +60,42 @@ pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<LogReader
     })
 }
 
-fn reader(container: Result<Container, NativeError>, options: &LogOptions) -> Result<LogReader, ApiError> {
+fn reader(container: Result<Container, NativeError>, options: &LogOptions) -> Result<Log, ApiError> {
     container
         .map_err(containers::native_error)?
         .logs(options.clone())
+        .map(boxed)
         .map_err(|e| ApiError::from_error(ErrorCode::Internal, &e))
+}
+
+fn boxed(reader: LogReader) -> Log {
+    Box::new(NativeLog::from(reader))
+}
+
+/// Readers of every replica that its engine has of a service.
+fn of_service(app: &App, record: &ServiceRecord, options: &LogOptions) -> Result<Vec<Log>, ApiError> {
+    let engine = app.engines.get(&record.engine)?.engine;
+    let mut logs = Vec::new();
+    let (replicas, trouble) = app.engines.replicas_of(record);
+    if let (true, Some(trouble)) = (replicas.is_empty(), trouble) {
+        let message = format!("the replicas of `{}` are not known", record.target.spec.name);
+        return Err(ApiError { causes: vec![trouble], ..ApiError::new(ErrorCode::Unavailable, message) });
+    }
+    for replica in replicas {
+        match engine.log(&replica.container, options) {
+            Ok(log) => logs.push(log),
+            // It was removed since.
+            Err(EngineError::NotFound(_)) => {}
+            Err(error) => return Err(engine_error(&error)),
+        }
+    }
+    Ok(logs)
 }
 
 /// Passes lines on until the readers end or nobody listens. Several are merged as their lines come.
 pub fn pump(
     app: &Arc<App>,
-    readers: Vec<LogReader>,
+    readers: Vec<Log>,
     is_gone: impl Fn() -> bool + Send + Sync,
     send: impl Fn(LogLine) -> bool + Send + Sync,
 ) {
@@ -76,17 +105,17 @@ pub fn pump(
             scope.spawn(move || {
                 while !app.is_stopping() {
                     match reader.next_within(std::time::Duration::from_millis(500)) {
-                        Ok(slipway_runtime::LogNext::Line(line)) => {
+                        Ok(LogNext::Line(line)) => {
                             if !send(line) {
                                 return;
                             }
                         }
-                        Ok(slipway_runtime::LogNext::Idle) => {
+                        Ok(LogNext::Idle) => {
                             if is_gone() {
                                 return;
                             }
                         }
-                        Ok(slipway_runtime::LogNext::End) => return,
+                        Ok(LogNext::End) => return,
                         Err(error) => {
                             tracing::warn!(%error, "a log cannot be read");
                             return;

@@ -6,6 +6,7 @@ mod builds;
 mod containers;
 mod credentials;
 mod data_plane;
+mod engines;
 mod failing;
 mod fingerprint;
 mod git;
@@ -31,11 +32,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use slipway_image::build::Builder;
 use slipway_image::store::Store;
-use slipway_native::{Native, ReplicaEngine};
-use slipway_orchestrator::{Engine as _, ObservedReplica};
+use slipway_native::{Native, ServingFiles};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::env_vars;
 use crate::failure::{self, Failure};
@@ -45,6 +45,7 @@ use crate::wire;
 pub use builds::Bases;
 pub use credentials::load as credentials;
 pub use data_plane::hold_lock as hold_gateway_lock;
+pub use engines::{Connected, Engines};
 pub use images::store_error;
 pub use state::State;
 
@@ -63,18 +64,18 @@ pub struct App {
     pub native: Native,
     /// Builds images.
     pub builder: Builder,
-    /// Replicas of services.
-    pub replicas: ReplicaEngine,
+    /// What is mounted into every replica on this host besides its image and its model.
+    pub serving_files: ServingFiles,
+    /// What runs services.
+    pub engines: Engines,
     /// Runs the registry client's async code from blocking threads.
     pub handle: Handle,
-    /// Wakes the reconciler.
-    pub changed: Notify,
+    /// Wakes the reconcilers.
+    changed: watch::Sender<()>,
     /// Names of projects, services and models that an operation holds.
     busy: Mutex<BTreeSet<String>>,
     /// Held where a run is cancelled and where it begins to make its version: it does one or the other.
     pub run_fate: Mutex<()>,
-    /// Replicas as the reconciler last saw them.
-    seen: Mutex<Option<Vec<ObservedReplica>>>,
     /// Revisions of services that do not come up, and why.
     failing: Mutex<failing::Failing>,
     stopping: AtomicBool,
@@ -104,20 +105,12 @@ impl App {
         Ok(Claim { app: Arc::clone(self), what: what.to_owned() })
     }
 
-    /// Replicas as the reconciler last saw them; before its first look, as they are.
-    pub fn seen(&self) -> Result<Vec<ObservedReplica>, ApiError> {
-        match self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            Some(seen) => Ok(seen),
-            None => self.replicas.list().map_err(|e| reconciler::engine_error(&e)),
-        }
+    /// Makes every reconciler look again at once.
+    pub fn wake(&self) {
+        self.changed.send_replace(());
     }
 
-    /// Replaces what [`App::seen`] gives.
-    pub fn set_seen(&self, replicas: Vec<ObservedReplica>) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(replicas);
-    }
-
-    /// Why a revision of a service does not come up, as the reconciler last found.
+    /// Why a revision of a service does not come up, as its engine last found.
     pub fn failing(&self, service: &str, revision: u64) -> Option<String> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).of(service, revision)
     }
@@ -130,7 +123,7 @@ impl App {
     /// A user asked for a service: what failed before counts no more, and it is tried at once.
     pub fn try_again(&self, service: &str) {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).try_again(service);
-        self.changed.notify_one();
+        self.wake();
     }
 
     /// Whether [`App::try_again`] was called since this was asked last.
@@ -174,7 +167,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     models::settle_pins(&app)?;
     services::drop_stale_pins(&app)?;
     runs::recover(&app)?;
-    let reconciler = std::thread::Builder::new().name("reconciler".into()).spawn({
+    let reconciler = std::thread::Builder::new().name("reconcilers".into()).spawn({
         let (app, handle) = (Arc::clone(&app), runtime.handle().clone());
         move || reconciler::run(&app, &handle)
     });
@@ -183,9 +176,9 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     })?;
     let outcome = runtime.block_on(serve(Arc::clone(&app)));
     app.stop();
-    app.changed.notify_one();
+    app.wake();
     if reconciler.join().is_err() {
-        tracing::error!("the reconciler panicked");
+        tracing::error!("a reconciler panicked");
     }
     // Streams of clients that went silent must not keep the daemon up.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -193,14 +186,16 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
 }
 
 impl App {
-    /// Puts the parts together; called by `wire` alone.
+    /// Puts the parts together.
+    #[expect(clippy::too_many_arguments, reason = "called once, by `wire`")]
     pub fn new(
         settings: Settings,
         state: State,
         store: Store,
         native: Native,
         builder: Builder,
-        replicas: ReplicaEngine,
+        serving_files: ServingFiles,
+        engines: Engines,
         handle: Handle,
     ) -> Self {
         Self {
@@ -209,12 +204,12 @@ impl App {
             store,
             native,
             builder,
-            replicas,
+            serving_files,
+            engines,
             handle,
-            changed: Notify::new(),
+            changed: watch::Sender::new(()),
             busy: Mutex::new(BTreeSet::new()),
             run_fate: Mutex::new(()),
-            seen: Mutex::new(None),
             failing: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),

@@ -230,7 +230,7 @@ pub fn alias(app: &Arc<App>, reference: &ModelRef, alias: &str, delete: bool) ->
             &format!("`{alias}` names version {}.", version.version),
         );
     }
-    app.changed.notify_one();
+    app.wake();
     Ok(())
 }
 

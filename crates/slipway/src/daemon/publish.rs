@@ -55,7 +55,7 @@ pub fn publish(
     let platform = Platform::host();
     let (service, model) = (mapped(&revision.spec.name)?, mapped(&revision.spec.model)?);
     // The small ones first: a registry that refuses does so before anything large was compressed.
-    let tools = Carrier::of_folder(app.replicas.serving_files().folder(), TOOLS_FOLDER, &platform);
+    let tools = Carrier::of_folder(app.serving_files.folder(), TOOLS_FOLDER, &platform);
     let tools = target.carrier("tools", TOOLS, &tools.map_err(carrier_error)?)?;
     let files = Carrier::of_model(&app.store, &revision.model.manifest, MODEL_FOLDER, &platform);
     let model = target.carrier("model", &format!("{model}-model"), &files.map_err(carrier_error)?)?;

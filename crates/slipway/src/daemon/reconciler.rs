@@ -1,160 +1,184 @@
-//! The loop that keeps declared services running: observe, decide, act, record, route.
+//! The loops that keep declared services running, one per engine: tell it what is declared, publish routes, record.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use slipway_orchestrator::{
-    Absence, Action, Desired, Engine, ObservedReplica, Policy, RouteLimits, ServedService, ServiceMemory,
-    reconcile, routes, unknown_services,
-};
-use slipway_types::service::ReplicaState;
+use slipway_orchestrator::{Absence, Desired, Endpoint, EngineError, Pass};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::data_plane::DataPlane;
 use super::state::ServiceRecord;
-use super::{App, services};
+use super::{App, Connected, services};
 
-/// How often replicas are looked at when nothing happens, and when something does.
+/// How often an engine is looked at when nothing happens, and when something does.
 const CALM: Duration = Duration::from_millis(500);
 const BUSY: Duration = Duration::from_millis(50);
+/// As `CALM`, for an engine that tells of changes.
+const TOLD: Duration = Duration::from_secs(10);
+/// Longest pause after passes that failed.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How often engines without a loop are looked for when nothing says that there is one.
+const SUPERVISION: Duration = Duration::from_secs(1);
 
-/// Runs until the daemon ends.
+/// Runs until the daemon ends. Engines do not wait for each other.
 pub fn run(app: &Arc<App>, handle: &Handle) {
-    let mut reconciler = Reconciler {
-        app: Arc::clone(app),
-        policy: Policy::default(),
-        memories: BTreeMap::new(),
-        origin: Instant::now(),
-        data_plane: DataPlane::new(app),
-    };
+    let data_plane = Arc::new(Mutex::new(DataPlane::new(app)));
+    let origin = Instant::now();
+    let mut loops: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    let mut changes = app.changed.subscribe();
     while !app.is_stopping() {
-        let pause = match reconciler.pass() {
-            Ok(pause) => pause,
-            Err(error) => {
-                tracing::error!(error = error.chain(), "a pass of the reconciler failed");
-                CALM
+        loops.retain(|_, running| !running.is_finished());
+        for (name, generation) in app.engines.generations() {
+            if loops.contains_key(&name) {
+                continue;
             }
-        };
+            let (app, data_plane) = (Arc::clone(app), Arc::clone(&data_plane));
+            let looper = Loop { app, name: name.clone(), generation, data_plane, origin };
+            let handle = handle.clone();
+            let thread = std::thread::Builder::new().name(format!("engine {name}"));
+            match thread.spawn(move || looper.run(&handle)) {
+                Ok(running) => drop(loops.insert(name, running)),
+                Err(error) => tracing::error!(%error, engine = name, "cannot look after an engine"),
+            }
+        }
         handle.block_on(async {
-            // The end of the pause is as good a reason to look again as a change.
-            let _ = tokio::time::timeout(pause, app.changed.notified()).await;
+            let _ = tokio::time::timeout(SUPERVISION, changes.changed()).await;
         });
     }
+    for (engine, running) in loops {
+        if running.join().is_err() {
+            tracing::error!(engine, "a reconciler panicked");
+        }
+    }
     // The last service may have gone since the last pass; then nothing needs the gateway, and nobody would end it.
-    if app.state.services().is_ok_and(|services| services.is_empty()) {
-        reconciler.data_plane.end();
+    let at_gateway = |record: &ServiceRecord| app.engines.endpoint(record) == Endpoint::Gateway;
+    if app.state.services().is_ok_and(|services| !services.iter().any(at_gateway)) {
+        data_plane.lock().unwrap_or_else(PoisonError::into_inner).end();
     }
 }
 
-struct Reconciler {
+struct Loop {
     app: Arc<App>,
-    policy: Policy,
-    memories: BTreeMap<String, ServiceMemory>,
+    name: String,
+    generation: u64,
+    data_plane: Arc<Mutex<DataPlane>>,
     origin: Instant,
-    data_plane: DataPlane,
 }
 
-impl Reconciler {
-    /// One look at everything; gives how long to wait for the next.
-    fn pass(&mut self) -> Result<Duration, ApiError> {
-        let records = self.app.state.services()?;
-        let observed = self.app.replicas.list().map_err(|e| engine_error(&e))?;
-        self.app.set_seen(observed.clone());
-        let served = records.iter().filter(|record| !record.deleting).map(|record| self.served(record));
-        let table = routes(
-            served.collect::<Result<Vec<_>, _>>()?,
-            &observed,
-            &RouteLimits::default(),
-            &self.data_plane.table,
-        );
-        // Routes first: a replica that drains must lose its traffic before it is stopped.
-        self.data_plane.publish(table, &records, &observed)?;
-
-        let mut busy = false;
-        let mut wake = CALM;
-        for record in &records {
-            let name = &record.target.spec.name;
-            let desired = if record.deleting {
-                Desired::Absent { service: name.clone(), why: Absence::Deleted }
-            } else {
-                Desired::Present { target: record.target.clone(), stable: record.stable.clone() }
+impl Loop {
+    /// Runs until the daemon ends, or the engine is removed or replaced.
+    fn run(&self, handle: &Handle) {
+        let mut changes = self.app.changed.subscribe();
+        let mut failures: u32 = 0;
+        while !self.app.is_stopping() {
+            let connected = match self.app.engines.reach(&self.app, &self.name, self.generation) {
+                Ok(Some(connected)) => Ok(connected),
+                Ok(None) => return,
+                Err(error) => Err(error),
             };
-            busy |= self.settle(&desired, Some(record), &observed, &mut wake)?;
+            let mut told = connected.as_ref().ok().and_then(|connected| connected.changes.clone());
+            if let Some(told) = &mut told {
+                // What changes from here on is what this pass may not see.
+                told.mark_unchanged();
+            }
+            let pass = connected.and_then(|connected| self.pass(&connected));
+            self.app.engines.set_trouble(&self.name, pass.as_ref().err().map(ApiError::chain));
+            failures = if pass.is_ok() { 0 } else { failures + 1 };
+            let pause = pass.unwrap_or_else(|error| {
+                // One that stays away is said once in a while.
+                if failures.is_power_of_two() {
+                    let engine = &self.name;
+                    tracing::error!(engine, error = error.chain(), "a pass of the reconciler failed");
+                }
+                (CALM * failures).min(LONGEST)
+            });
+            handle.block_on(async {
+                // The end of the pause is as good a reason to look again as a change.
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = changes.changed() => {}
+                    // Changes come in bursts.
+                    () = change(told) => tokio::time::sleep(BUSY).await,
+                }
+            });
         }
-        let names = records.iter().map(|record| record.target.spec.name.as_str());
-        for service in unknown_services(names, &observed) {
-            let desired = Desired::Absent { service, why: Absence::Unknown };
-            busy |= self.settle(&desired, None, &observed, &mut wake)?;
-        }
-        let declared = |service: &String| records.iter().any(|r| r.target.spec.name == *service);
-        self.memories
-            .retain(|service, _| declared(service) || observed.iter().any(|r| r.service == *service));
-        let unsettled = observed.iter().any(|replica| replica.state != ReplicaState::Ready);
-        Ok(if busy || unsettled { BUSY } else { wake.max(BUSY) })
     }
 
-    /// A service with the aliases that name its versions now.
-    fn served<'r>(&self, record: &'r ServiceRecord) -> Result<ServedService<'r>, ApiError> {
-        let mut labels = BTreeMap::new();
-        for revision in std::iter::once(&record.target).chain(&record.stable) {
-            let aliases = self.app.state.aliases(&revision.spec.model, revision.spec.version)?;
-            labels.insert(revision.number, aliases);
-        }
-        Ok(ServedService { spec: &record.target.spec, revision: record.target.number, labels })
-    }
-
-    /// Decides for one service and acts. Says whether it did anything.
-    fn settle(
-        &mut self,
-        desired: &Desired,
-        record: Option<&ServiceRecord>,
-        observed: &[ObservedReplica],
-        wake: &mut Duration,
-    ) -> Result<bool, ApiError> {
-        let service = desired.service().to_owned();
-        let restarts = record.map_or(0, |record| record.restarts);
-        let memory =
-            self.memories.entry(service.clone()).or_insert_with(|| ServiceMemory::with_restarts(restarts));
-        if self.app.take_try_again(&service) {
-            memory.try_again();
-        }
-        let now = self.origin.elapsed();
-        let plan = reconcile(desired, observed, memory, &self.policy, now);
-        for notice in &plan.notices {
-            self.app.event(&notice.subject, notice.kind, &notice.message);
-        }
-        if let Some(at) = plan.wake_at {
-            *wake = (*wake).min(at.saturating_sub(now));
-        }
-        let acted = !plan.actions.is_empty();
-        for action in plan.actions {
-            if let Err(error) = apply(&self.app, &service, &action) {
-                let reason = error.chain();
-                tracing::warn!(service, reason, "an action failed");
-                memory.action_failed(&action, &reason, &self.policy, self.origin.elapsed());
+    /// One look at everything that the engine has; gives how long to wait for the next.
+    fn pass(&self, connected: &Connected) -> Result<Duration, ApiError> {
+        let engine = &*connected.engine;
+        let calm = if connected.changes.is_some() { TOLD } else { CALM };
+        let mut records = self.app.state.services()?;
+        records.retain(|record| record.engine == self.name);
+        let desired: Vec<Desired> = records.iter().map(desired).collect();
+        for desired in &desired {
+            if self.app.take_try_again(desired.service()) {
+                engine.try_again(desired.service());
             }
         }
-        self.app.set_failing(&service, memory.failing(&self.policy));
-        let now_restarts = memory.restarts();
-        if record.is_some() && now_restarts != restarts {
-            self.app.state.set_restarts(&service, now_restarts)?;
+        let now = self.origin.elapsed();
+        let pass = engine
+            .pass(&desired, now, &mut |replicas| {
+                self.app.engines.set_seen(&self.name, replicas.to_vec());
+                self.data_plane.lock().unwrap_or_else(PoisonError::into_inner).publish().map_err(unpublished)
+            })
+            .map_err(|error| engine_error(&error))?;
+        self.record(&records, &pass)?;
+        let wake = pass.wake_at.map_or(calm, |at| at.saturating_sub(now).clamp(BUSY, calm));
+        Ok(if pass.busy { BUSY } else { wake })
+    }
+
+    fn record(&self, records: &[ServiceRecord], pass: &Pass) -> Result<(), ApiError> {
+        for notice in &pass.notices {
+            self.app.event(&notice.subject, notice.kind, &notice.message);
         }
-        Ok(acted)
+        for record in records {
+            let name = &record.target.spec.name;
+            let progress = pass.services.get(name);
+            let failing = progress.and_then(|progress| progress.failing.as_deref());
+            self.app.set_failing(name, failing.map(|why| (record.target.number, why)));
+            if let Some(progress) = progress.filter(|progress| progress.restarts != record.restarts) {
+                self.app.state.set_restarts(name, progress.restarts)?;
+            }
+        }
+        // What cannot be recorded now is told again by the next pass.
+        for (service, revision) in &pass.completed {
+            if let Err(error) = complete(&self.app, service, *revision) {
+                tracing::warn!(service, revision, %error, "a completed rollout was not recorded");
+            }
+        }
+        for service in &pass.forgotten {
+            if let Err(error) = forget(&self.app, service) {
+                tracing::warn!(service, %error, "a deleted service was not forgotten");
+            }
+        }
+        Ok(())
     }
 }
 
-fn apply(app: &Arc<App>, service: &str, action: &Action) -> Result<(), ApiError> {
-    match action {
-        Action::Start(start) => app.replicas.start(start).map(drop).map_err(|e| engine_error(&e)),
-        Action::Drain { container } => app.replicas.drain(container).map_err(|e| engine_error(&e)),
-        Action::Stop { container, grace } => {
-            app.replicas.stop(container, *grace).map_err(|e| engine_error(&e))
+/// Waits for a change; for ever where nobody tells of any.
+async fn change(told: Option<watch::Receiver<u64>>) {
+    if let Some(mut told) = told
+        && told.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+fn desired(record: &ServiceRecord) -> Desired {
+    if record.deleting {
+        Desired::Absent { service: record.target.spec.name.clone(), why: Absence::Deleted }
+    } else {
+        Desired::Present {
+            target: record.target.clone(),
+            stable: record.stable.clone(),
+            restarts: record.restarts,
         }
-        Action::Remove { container } => app.replicas.remove(container).map_err(|e| engine_error(&e)),
-        Action::CompleteRollout { revision } => complete(app, service, *revision),
-        Action::Forget { service } => forget(app, service),
     }
 }
 
@@ -180,7 +204,19 @@ fn forget(app: &Arc<App>, service: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What the API says of an engine that cannot.
-pub fn engine_error(error: &slipway_orchestrator::EngineError) -> ApiError {
-    ApiError::from_error(ErrorCode::Internal, error)
+/// An engine's error, with its public kind.
+pub fn engine_error(error: &EngineError) -> ApiError {
+    let code = match error {
+        EngineError::NotFound(_) | EngineError::ImageMissing(_) | EngineError::ModelMissing(_) => {
+            ErrorCode::NotFound
+        }
+        EngineError::NotStopped(_) => ErrorCode::Conflict,
+        EngineError::Unavailable(_) => ErrorCode::Unavailable,
+        EngineError::Failed { .. } => ErrorCode::Internal,
+    };
+    ApiError::from_error(code, error)
+}
+
+fn unpublished(error: ApiError) -> EngineError {
+    EngineError::Failed { operation: "publish the routes".to_owned(), source: error.chain().into() }
 }

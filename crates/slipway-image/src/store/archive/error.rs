@@ -116,9 +116,9 @@ pub enum Refusal {
 }
 
 impl ArchiveError {
-    /// Whether the disk (or a quota) is full.
+    /// Whether the disk (or a quota) is full. Reading says so too where what is read is copied to the same disk.
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Write { source, .. } if is_full(source))
+        matches!(self, Self::Read(source) | Self::Write { source, .. } if is_full(source))
     }
 
     pub(super) fn refused(entry: &[u8], reason: Refusal) -> Self {

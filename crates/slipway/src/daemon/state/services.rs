@@ -3,6 +3,8 @@
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use slipway_orchestrator::Revision;
+use slipway_types::engine::NATIVE;
+use slipway_types::expose::Exposure;
 
 use super::{Context, State, StateError, decode, encode};
 
@@ -17,6 +19,16 @@ pub struct ServiceRecord {
     pub deleting: bool,
     /// Restarts since it was declared.
     pub restarts: u64,
+    /// Name of the engine that runs it.
+    #[serde(default = "native")]
+    pub engine: String,
+    /// How it is reached from outside of its cluster.
+    #[serde(default)]
+    pub exposure: Exposure,
+}
+
+fn native() -> String {
+    NATIVE.to_owned()
 }
 
 impl State {
@@ -92,5 +104,41 @@ impl State {
             })
             .optional()
             .during("looking for a project")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_before_there_were_engines_is_of_this_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state.db")).unwrap();
+        let record = r#"{
+            "target": {
+                "number": 3,
+                "spec": {"name": "digits", "model": "digits", "version": 1, "replicas": 2},
+                "image_id": "sha256:0101010101010101010101010101010101010101010101010101010101010101",
+                "model": {
+                    "manifest": "sha256:0202020202020202020202020202020202020202020202020202020202020202",
+                    "format": "onnx"
+                }
+            },
+            "stable": null,
+            "deleting": false,
+            "restarts": 5
+        }"#;
+        state
+            .connection()
+            .execute("INSERT INTO services (name, record) VALUES ('digits', ?1)", [record])
+            .unwrap();
+        let mut record = state.service("digits").unwrap().unwrap();
+        assert_eq!((record.engine.as_str(), record.restarts, record.target.number), (NATIVE, 5, 3));
+        record.engine = "kubernetes".into();
+        state.put_service(&record).unwrap();
+        state.set_restarts("digits", 6).unwrap();
+        record.restarts = 6;
+        assert_eq!(state.services().unwrap(), [record]);
     }
 }
