@@ -2,10 +2,11 @@
 //!
 //! What something is in a cluster is decided by pure functions: specifications and [`Capabilities`] in, objects out.
 //! [`apply`] sends what [`render`] gives, [`export`] writes the same to files, and [`import`] reads what others wrote.
-//! [`engine`] and [`runs`] keep services and training runs as they are declared, by what [`watch`] sees.
+//! [`engine`] and [`runs`] keep services and training runs as they are declared, by what [`watch`] sees; [`routes`] is what
+//! the gateway in a namespace routes to.
 //!
 //! ```text
-//! spec::* + Capabilities ── render::* ──▶ Vec<Object> ──┬─▶ apply ──▶ API server ──▶ watch::Store ──▶ engine, runs
+//! spec::* + Capabilities ── render::* ──▶ Vec<Object> ──┬─▶ apply ──▶ API server ──▶ watch::Store ──▶ engine, runs, routes
 //!                                                       └─▶ export::{stream, plain, kustomize, helm}
 //! manifests of a user's ── import::analyze ──▶ findings by line, a project file
 //! ```
@@ -22,6 +23,7 @@ pub mod names;
 pub mod object;
 pub mod reason;
 pub mod render;
+pub mod routes;
 pub mod runs;
 pub mod spec;
 pub mod topology;

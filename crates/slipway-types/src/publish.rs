@@ -20,6 +20,8 @@ pub struct PublishRequest {
     pub compression: Option<String>,
     /// Finds out the digests and sends nothing.
     pub no_push: bool,
+    /// Publishes the gateway's image as well.
+    pub gateway: bool,
 }
 
 /// One line of the progress of a publication, as newline-delimited JSON.
@@ -65,4 +67,7 @@ pub struct PublishedService {
     pub labels: Vec<String>,
     /// Image with `/slipway/slipway-runner` and `/slipway/python`.
     pub tools: Reference,
+    /// Image with `/slipway`, where it was asked for.
+    #[serde(default)]
+    pub gateway: Option<Reference>,
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use slipway_image::build::Builder;
 use slipway_image::registry::Registry;
 use slipway_image::store::Store;
+use slipway_kubernetes::client::{ConnectOptions, InCluster, connect};
+use slipway_kubernetes::routes::RouteWatch;
+use slipway_kubernetes::watch::WatchOptions;
 use slipway_native::{Native, NativeReplicas, ServingFiles};
 use slipway_orchestrator::{Engine, EngineError, Policy, Reconciling};
 use slipway_types::engine::ClusterSpec;
@@ -14,6 +17,7 @@ use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
 
 use crate::daemon::{self, App, Bases, Connected, Engines, State};
+use crate::env_vars;
 use crate::failure::{self, Failure};
 use crate::settings::Settings;
 
@@ -49,6 +53,25 @@ pub fn app(settings: Settings, handle: &Handle) -> Result<App, Failure> {
 fn cluster(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
     let _ = (app, spec);
     Err(EngineError::Unavailable("clusters are not reached yet".into()))
+}
+
+/// What a gateway in a pod of a cluster routes to.
+pub async fn pod_routes(namespace: &str) -> Result<RouteWatch, Failure> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let server = variable(env_vars::KUBERNETES_SERVICE_HOST).zip(variable(env_vars::KUBERNETES_SERVICE_PORT));
+    let Some((host, port)) = server else {
+        let reason = format!("{} is not set: this is no pod", env_vars::KUBERNETES_SERVICE_HOST);
+        return Err(ApiError::new(ErrorCode::InvalidArgument, reason).into());
+    };
+    let options = ConnectOptions {
+        in_cluster: Some(InCluster::new(&host, &port)),
+        namespace: Some(namespace.to_owned()),
+        ..ConnectOptions::default()
+    };
+    let cluster = connect(&options)
+        .await
+        .map_err(|error| ApiError::from_error(ErrorCode::Unavailable, &error))?;
+    Ok(RouteWatch::start(&cluster, WatchOptions::default()))
 }
 
 /// A registry client with the credentials that are kept now.

@@ -1,10 +1,12 @@
-//! Images that carry files and nothing that runs by itself: models and tools on their way to a cluster.
+//! Images that carry files to a cluster: models and tools, which run nothing by themselves, and our own program.
 //!
 //! Each has one layer, which is not compressed: weights hardly shrink, nodes unpack it faster, and it can be written again from
 //! its files whenever it is needed, so that nothing of it lies in the store. The same files give the same bytes on every
 //! machine: names sorted, owner root, time 0, and two kinds of modes.
 
+mod elf;
 mod layer;
+mod program;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use slipway_types::{Digest, ErrorCode};
 
 pub(crate) use self::layer::Layer;
 use self::layer::{Content, Entry};
+pub use self::program::{Program, ProgramError};
 use crate::model::{self, ManifestError};
 use crate::registry::{Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, digest_of, store_code};
 use crate::store::{Store, StoreError};
@@ -96,7 +99,36 @@ impl Carrier {
         let mut entries = BTreeMap::new();
         entries.insert(format!("{at}/"), Entry { mode: 0o755, content: Content::Folder });
         layer::list(folder, at, &mut entries)?;
-        Self::of(entries, platform)
+        Self::of(entries, platform, &json!({}))
+    }
+
+    /// A program that runs by itself, as a user who is not root. Wherever the files came from, the loader finds its
+    /// libraries: their folders are in the environment.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn of_program(program: &Program, user: (u32, u32), platform: &Platform) -> Result<Self, CarrierError> {
+        let mut entries = BTreeMap::new();
+        for (at, path) in &program.files {
+            for (end, _) in at.match_indices('/') {
+                let folder = format!("{}/", &at[..end]);
+                entries.entry(folder).or_insert(Entry { mode: 0o755, content: Content::Folder });
+            }
+            let about = std::fs::metadata(path)
+                .map_err(|source| CarrierError::Read { path: path.clone(), source })?;
+            let content = Content::File { size: about.len(), path: path.clone() };
+            entries.insert(at.clone(), Entry { mode: 0o755, content });
+        }
+        let folders: Vec<&str> = program.libraries.iter().map(String::as_str).collect();
+        let mut config = json!({
+            "User": format!("{}:{}", user.0, user.1),
+            "Entrypoint": [format!("/{}", program.at)],
+            "WorkingDir": "/",
+        });
+        if !folders.is_empty() {
+            config["Env"] = json!([format!("LD_LIBRARY_PATH={}", folders.join(":"))]);
+        }
+        Self::of(entries, platform, &config)
     }
 
     /// The files of a model version, below `at` in the image, with the modes that they have where a model is mounted.
@@ -127,17 +159,21 @@ impl Carrier {
             let content = Content::File { size: file.size, path: store.blob_path(&file.digest) };
             entries.insert(format!("{at}/{}", file.path), Entry { mode: 0o444, content });
         }
-        Self::of(entries, platform)
+        Self::of(entries, platform, &json!({}))
     }
 
-    fn of(entries: BTreeMap<String, Entry>, platform: &Platform) -> Result<Self, CarrierError> {
+    fn of(
+        entries: BTreeMap<String, Entry>,
+        platform: &Platform,
+        run: &serde_json::Value,
+    ) -> Result<Self, CarrierError> {
         let layer = Layer { entries };
         let layer_descriptor = layer.measure()?;
         let mut config = json!({
             "architecture": platform.architecture,
             "os": platform.os,
             "variant": platform.variant,
-            "config": {},
+            "config": run,
             "rootfs": {"type": "layers", "diff_ids": [layer_descriptor.digest]},
             "history": [{"created_by": "slipway"}],
         });

@@ -54,6 +54,49 @@ fn a_folder_is_the_same_image_wherever_it_lies() {
 }
 
 #[test]
+fn a_program_is_an_image_that_runs() {
+    let program = Program::running("slipway").unwrap();
+    let user = (65_532, 65_532);
+    let carrier = Carrier::of_program(&program, user, &Platform::host()).unwrap();
+    let again = Carrier::of_program(&program, user, &Platform::host()).unwrap();
+    assert_eq!(carrier.digest(), again.digest());
+    let names = names(&carrier);
+    let size = std::fs::metadata("/proc/self/exe").unwrap().len();
+    assert!(names.contains(&("slipway".to_owned(), 0o755, size)), "{names:?}");
+    for (at, (name, ..)) in names.iter().enumerate() {
+        // Whatever holds something comes before it.
+        for (end, _) in name.trim_end_matches('/').match_indices('/') {
+            let folder = (format!("{}/", &name[..end]), 0o755, 0);
+            assert!(names[..at].contains(&folder), "{name}: {names:?}");
+        }
+    }
+    let config: serde_json::Value = serde_json::from_slice(carrier.config().1).unwrap();
+    let run = &config["config"];
+    assert_eq!((&run["User"], &run["Entrypoint"]), (&json!("65532:65532"), &json!(["/slipway"])));
+
+    // It runs with nothing but these files.
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root may change the root folder");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let mut bytes = Vec::new();
+    carrier.layer().1.write_to(&mut bytes).unwrap();
+    tar::Archive::new(bytes.as_slice()).unpack(root.path()).unwrap();
+    let libraries = run["Env"][0].as_str().unwrap().split_once('=').unwrap().1;
+    let output = std::process::Command::new("chroot")
+        .arg(root.path())
+        .args(["/slipway", "--list"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LD_LIBRARY_PATH", libraries)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("a_program_is_an_image"), "{output:?}");
+}
+
+#[test]
 fn a_model_version_is_one_image() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path().join("store")).unwrap();

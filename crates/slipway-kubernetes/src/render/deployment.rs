@@ -12,6 +12,7 @@ use super::pod::{
 use super::volumes::{CONFIG, RUN, RUNNER, Volumes, way};
 use super::{RenderError, Rendered, config, resources};
 use crate::Capabilities;
+use crate::routes::RouteAnnotation;
 use crate::spec::{PodResources, ServiceDeployment};
 
 /// Loading and warming up may take as long as the runner lets it: ten minutes.
@@ -123,15 +124,17 @@ fn wanted_resources(spec: &ServiceDeployment, scaling: Option<&Scaling>, out: &m
 }
 
 /// What the gateway must know about a service.
-pub(super) fn route_annotation(spec: &ServiceDeployment, id: &Identity, hosts: &[String]) -> String {
-    json!({
-        "service": spec.spec.name,
-        "model": spec.spec.model,
-        "hosts": hosts,
-        "max_body": config::max_body(spec),
-        "timeout_ms": PREDICTION_LIMIT_MS,
-        "to_zero": spec.autoscaling.as_ref().is_some_and(|scaling| scaling.min == 0),
-        "deployment": id.name,
-    })
-    .to_string()
+pub(super) fn route_annotation(spec: &ServiceDeployment, id: &Identity, hosts: Vec<String>) -> Value {
+    let route = RouteAnnotation {
+        service: spec.spec.name.clone(),
+        model: spec.spec.model.clone(),
+        version: spec.spec.version,
+        labels: spec.model.labels.clone(),
+        hosts,
+        max_body: config::max_body(spec),
+        timeout_ms: PREDICTION_LIMIT_MS,
+        to_zero: spec.autoscaling.as_ref().is_some_and(|scaling| scaling.min == 0),
+        deployment: id.name.clone(),
+    };
+    json!(route).to_string().into()
 }

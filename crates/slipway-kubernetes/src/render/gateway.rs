@@ -16,6 +16,8 @@ const PROGRAM: &str = "/slipway";
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Requests under way when a pod ends get as long as the longest prediction takes.
 const DRAIN_SECONDS: u64 = PREDICTION_LIMIT_MS.div_ceil(1000);
+/// It serves on for a moment after it was told to end, and has a moment to end.
+const LEAVE_SECONDS: u64 = 5;
 
 pub(super) fn render(gateway: &GatewayDeployment, caps: &Capabilities) -> Result<Rendered, RenderError> {
     let id = Identity::gateway(gateway)?;
@@ -50,7 +52,7 @@ pub(super) fn render(gateway: &GatewayDeployment, caps: &Capabilities) -> Result
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "securityContext": pod_security(gateway.image.run_as),
-        "terminationGracePeriodSeconds": PRE_STOP_SECONDS + DRAIN_SECONDS,
+        "terminationGracePeriodSeconds": PRE_STOP_SECONDS + LEAVE_SECONDS + DRAIN_SECONDS,
         "topologySpreadConstraints": resources::spread(&id),
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}, token()],

@@ -18,6 +18,8 @@ pub const RUN_LABEL: &str = "slipway.dev/run";
 pub const ATTEMPT_LABEL: &str = "slipway.dev/attempt";
 /// Label of pods of a service: the revision.
 pub const REVISION_LABEL: &str = "slipway.dev/revision";
+/// Label of pods of a service: the version of the model.
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// Annotation of the Service before a service's pods: what the gateway must know to route to them, as JSON.
 pub const ROUTE_ANNOTATION: &str = "slipway.dev/route";
 
@@ -53,7 +55,7 @@ impl Identity {
         id.selector.insert(SERVICE_LABEL.into(), name);
         id.labels.insert(format!("{STANDARD}/part-of"), map(&spec.spec.model)?);
         id.pod_labels.insert(REVISION_LABEL.into(), spec.revision.to_string());
-        id.pod_labels.insert(format!("{STANDARD}/version"), spec.spec.version.to_string());
+        id.pod_labels.insert(VERSION_LABEL.into(), spec.spec.version.to_string());
         Ok(id)
     }
 

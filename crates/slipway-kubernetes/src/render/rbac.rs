@@ -124,8 +124,8 @@ fn engine_rules(caps: &Capabilities) -> Vec<Value> {
         rule("discovery.k8s.io", &["endpointslices"], LOOK),
         rule("networking.k8s.io", &["ingresses", "networkpolicies"], OWN),
         rule("policy", &["poddisruptionbudgets"], OWN),
-        // The gateway's Role is made by the engine, which may only give what it has: `services` and `endpointslices`
-        // are above, so no `escalate` and no `bind` is needed.
+        // The gateway's Role is made by the engine, which may only give what it has: `pods`,
+        // `services` and `endpointslices` are above, so no `escalate` and no `bind` is needed.
         rule("rbac.authorization.k8s.io", &["roles", "rolebindings"], OWN),
     ];
     let optional = [
@@ -153,11 +153,11 @@ pub(super) fn gateway_account(id: &Identity, out: &mut Rendered) {
         }),
     );
     out.add(
-        "What the gateway must see to route: the Services of this namespace and the addresses of their pods.",
+        "What the gateway must see to route: the Services of this namespace, the addresses of their pods, and which version a pod serves.",
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": id.metadata(),
             "rules": [
-                rule("", &["services"], LOOK),
+                rule("", &["pods", "services"], LOOK),
                 rule("discovery.k8s.io", &["endpointslices"], LOOK),
             ],
         }),

@@ -21,7 +21,7 @@ pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered
     };
     let hosts = hosts(spec, id);
     let mut metadata = id.metadata_as(&id.pods);
-    metadata["annotations"][ROUTE_ANNOTATION] = route_annotation(spec, id, &hosts).into();
+    metadata["annotations"][ROUTE_ANNOTATION] = route_annotation(spec, id, hosts);
     out.add(
         "The service's pods, for the gateway: it reads their addresses and what the annotation says.",
         json!({

@@ -30,6 +30,7 @@ const KINDS: &[(&str, &str, &str, &str)] = &[
     ("", "v1", "ServiceAccount", "serviceaccounts"),
     ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
     ("", "v1", "Event", "events"),
+    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     ("apps", "v1", "Deployment", "deployments"),
     ("batch", "v1", "Job", "jobs"),
     ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),

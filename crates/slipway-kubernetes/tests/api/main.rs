@@ -6,5 +6,6 @@ mod apply;
 mod engine;
 mod fake;
 mod requests;
+mod routes;
 mod runs;
 mod watches;

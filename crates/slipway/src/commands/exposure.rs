@@ -26,11 +26,11 @@ pub struct ExposureArgs {
     #[arg(long, value_name = "SECRET", requires = "ingress")]
     tls_secret: Option<String>,
     /// Reach it under this host name through an HTTPRoute of the Gateway API
-    #[arg(long, value_name = "HOST", group = "way_in", requires = "gateway")]
+    #[arg(long, value_name = "HOST", group = "way_in", requires = "parent")]
     route: Option<String>,
-    /// Gateway that takes the HTTPRoute
+    /// Gateway of the Gateway API that takes the HTTPRoute
     #[arg(long, value_name = "[NAMESPACE/]NAME", requires = "route")]
-    gateway: Option<String>,
+    parent: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -56,13 +56,13 @@ impl ExposureArgs {
             if self.kind != ServiceKind::ClusterIp {
                 return Err(Failure::usage("--type is for a service without --ingress and --route"));
             }
-            let parent = self.gateway.as_ref().map(|gateway| match gateway.split_once('/') {
+            let parent = self.parent.as_ref().map(|parent| match parent.split_once('/') {
                 Some((namespace, name)) => RouteParent {
                     name: name.to_owned(),
                     namespace: Some(namespace.to_owned()),
                     section: None,
                 },
-                None => RouteParent { name: gateway.clone(), namespace: None, section: None },
+                None => RouteParent { name: parent.clone(), namespace: None, section: None },
             });
             return Ok(Exposure::Host {
                 host: host.clone(),

@@ -14,7 +14,7 @@ mod images;
 mod leftovers;
 mod logs;
 mod models;
-mod publish;
+pub mod publish;
 mod reconciler;
 mod runs;
 mod services;
@@ -265,7 +265,8 @@ async fn linger(app: &App) {
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
-fn start_log() {
+/// Writes what happens to standard error.
+pub fn start_log() {
     let filter = std::env::var(env_vars::SLIPWAY_LOG).unwrap_or_else(|_| "info".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

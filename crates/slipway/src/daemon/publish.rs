@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use slipway_image::carrier::{Carrier, CarrierError};
+use slipway_image::carrier::{Carrier, CarrierError, Program};
 use slipway_image::registry::{self, Compression, Registry};
 use slipway_image::store::StoredImage;
 use slipway_kubernetes::names;
@@ -21,6 +21,11 @@ const TOOLS: &str = "slipway-tools";
 /// Folder of the tools in their image, and of a model's files in theirs.
 const TOOLS_FOLDER: &str = "slipway";
 const MODEL_FOLDER: &str = "model";
+/// Repository of the image with the gateway, and the program in it.
+const GATEWAY: &str = "slipway-gateway";
+const GATEWAY_PROGRAM: &str = "slipway";
+/// User and group of the gateway: nobody in particular.
+pub const GATEWAY_USER: (u32, u32) = (65_532, 65_532);
 /// Digits of a tag that is named by its content.
 const TAG_DIGITS: usize = 16;
 /// Largest `/etc/passwd` or `/etc/group` that is read.
@@ -56,7 +61,18 @@ pub fn publish(
         compression: request.compression.as_deref(),
         push: !request.no_push,
     };
-    revision(app, &record.target, &to, on_event)
+    let gateway = if request.gateway { Some(gateway(app, &to, on_event)?) } else { None };
+    Ok(PublishedService { gateway, ..revision(app, &record.target, &to, on_event)? })
+}
+
+/// Publishes the gateway's image: the program that runs here, with what it needs to run alone.
+pub fn gateway(app: &App, to: &Destination<'_>, on_event: &OnPublish) -> Result<Reference, ApiError> {
+    let program = Program::running(GATEWAY_PROGRAM).map_err(|error| {
+        ApiError::from_error(ErrorCode::Internal, &error)
+            .with_hint("end the daemon with `slipway daemon stop`, so that the next command starts it anew")
+    })?;
+    let carrier = Carrier::of_program(&program, GATEWAY_USER, &Platform::host()).map_err(carrier_error)?;
+    Target::new(app, to, on_event)?.carrier("gateway", GATEWAY, &carrier)
 }
 
 /// Publishes a revision of a service.
@@ -72,8 +88,7 @@ pub fn revision(
     let architecture = architecture(&image)?;
     let (uid, gid) = user(app, &image)?;
 
-    let client = if to.push { Some(images::client(app)?) } else { None };
-    let target = Target { app, registry: to.registry, client, on_event };
+    let target = Target::new(app, to, on_event)?;
     let platform = Platform::host();
     let (service, model) = (mapped(&revision.spec.name)?, mapped(&revision.spec.model)?);
     // The small ones first: a registry that refuses does so before anything large was compressed.
@@ -100,6 +115,7 @@ pub fn revision(
         format: revision.model.format,
         labels: revision.model.labels.clone(),
         tools,
+        gateway: None,
         spec: revision.spec.clone(),
     })
 }
@@ -113,7 +129,12 @@ struct Target<'a> {
     on_event: &'a OnPublish,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn new(app: &'a App, to: &Destination<'a>, on_event: &'a OnPublish) -> Result<Self, ApiError> {
+        let client = if to.push { Some(images::client(app)?) } else { None };
+        Ok(Self { app, registry: to.registry, client, on_event })
+    }
+
     /// A repository below the registry's path, and a tag that is named by content: it never moves, and keeps what it names
     /// from being collected.
     fn reference(&self, name: &str, content: &Digest) -> Result<Reference, ApiError> {

@@ -138,7 +138,7 @@ fn forms_options_and_mistakes() {
     let ingress =
         export(&["--ingress", "tiny.example", "--tls-secret", "cert", "--namespace", "team-a"]).ok();
     assert!(ingress.contains("kind: Ingress") && ingress.contains("namespace: team-a"), "{ingress}");
-    let route = export(&["--route", "tiny.example", "--gateway", "infra/public"]).ok();
+    let route = export(&["--route", "tiny.example", "--parent", "infra/public"]).ok();
     assert!(route.contains("kind: HTTPRoute") && route.contains("name: public"), "{route}");
     let new = export(&["--kubernetes-version", "1.33", "--image-volumes", "--replicas", "5"]).ok();
     assert!(new.contains("replicas: 5") && new.contains("sleep:") && !new.contains("copy-model"), "{new}");
@@ -149,7 +149,7 @@ fn forms_options_and_mistakes() {
         (&["--kubernetes-version", "1.30", "--image-volumes"], 2, "image volumes"),
         (&["--autoscale", "4:1"], 2, "4:1"),
         (&["--namespace", "Team A"], 2, "namespace"),
-        (&["--route", "a.example"], 2, "--gateway"),
+        (&["--route", "a.example"], 2, "--parent"),
         (&["--node-port", "30000"], 2, "NodePort"),
         (&["--ingress", "no host"], 2, "host"),
         (&["--force"], 2, "--output"),

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use hyper::Method;
 use slipway_kubernetes::capabilities::{InvalidVersion, Version};
 use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
-use slipway_kubernetes::render::{RenderError, render_service};
+use slipway_kubernetes::render::{RenderError, Rendered, render_gateway, render_service};
 use slipway_kubernetes::spec::{
-    Autoscaling, Exposure, ImagePin, ModelContent, ModelDelivery, Placement, RunAs, ServiceDeployment,
+    Autoscaling, Exposure, GatewayDeployment, GatewayRef, ImagePin, ModelContent, ModelDelivery, Placement,
+    PodResources, RunAs, ServiceDeployment,
 };
 use slipway_kubernetes::{Capabilities, names};
 use slipway_types::image::TransferEvent;
 use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
-use slipway_types::{ApiError, ErrorCode};
+use slipway_types::{ApiError, ErrorCode, Reference};
 
 use super::super::Context;
 use super::super::exposure::ExposureArgs;
+use crate::daemon::publish::GATEWAY_USER;
 use crate::failure::Failure;
 use crate::owned_folder::OwnedFolder;
 use crate::progress::TransferProgress;
@@ -24,7 +26,10 @@ use crate::project_file::LoadedProject;
 /// First version of Kubernetes in which image volumes can be switched on.
 const IMAGE_VOLUMES: Version = Version::v1(31);
 
-/// Push what a service needs to a registry and write it as YAML for `kubectl apply`; nothing of Slipway runs in the cluster
+/// Name of our gateway in its namespace; all services of the namespace share it.
+const GATEWAY: &str = "slipway-gateway";
+
+/// Push what a service needs to a registry and write it as YAML for `kubectl apply`; no operator is needed in the cluster
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Registry that the cluster pulls from, with a path if need be
@@ -47,6 +52,12 @@ pub struct Args {
     force: bool,
     #[command(flatten)]
     exposure: ExposureArgs,
+    /// Put Slipway's gateway before it, which retries, limits and measures as on one host; a namespace has one for all services
+    #[arg(long)]
+    gateway: bool,
+    /// How many pods the gateway has
+    #[arg(long, value_name = "COUNT", default_value_t = 2, requires = "gateway", value_parser = clap::value_parser!(u32).range(1..))]
+    gateway_replicas: u32,
     /// Oldest version of Kubernetes that shall take the objects [default: 1.29]
     #[arg(long, value_name = "VERSION", value_parser = version)]
     kubernetes_version: Option<Version>,
@@ -104,13 +115,20 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         }
     };
     let published = publish(context, args, service)?;
+    let gateway = published.gateway.clone().map(|image| gateway(args, image, &published.architecture));
     let spec = deployment(args, published, exposure);
     let chart = ChartName {
         name: names::map(&spec.spec.name).map_err(|e| Failure::usage(e.to_string()))?,
         version: format!("0.{}.0", spec.revision),
         app_version: spec.spec.version.to_string(),
     };
-    let rendered = render_service(&spec, &caps).map_err(|error| render_failure(&error))?;
+    let mut rendered = match &gateway {
+        Some(gateway) => render_gateway(gateway, &caps).map_err(|error| render_failure(&error))?,
+        None => Rendered::default(),
+    };
+    let service = render_service(&spec, &caps).map_err(|error| render_failure(&error))?;
+    rendered.objects.extend(service.objects);
+    rendered.warnings.extend(service.warnings);
     for warning in &rendered.warnings {
         context.printer.warning(warning);
     }
@@ -157,6 +175,7 @@ fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedS
         registry: args.registry.clone(),
         compression: Some(args.compression.clone()),
         no_push: args.no_push,
+        gateway: args.gateway,
     };
     let mut progress: Option<TransferProgress> = None;
     let mut outcome = Err(context.no_result("the transfer"));
@@ -192,6 +211,24 @@ fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedS
     outcome
 }
 
+fn gateway(args: &Args, image: Reference, architecture: &str) -> GatewayDeployment {
+    let (uid, gid) = GATEWAY_USER;
+    GatewayDeployment {
+        name: GATEWAY.to_owned(),
+        namespace: args.namespace.clone(),
+        image: ImagePin {
+            reference: image,
+            run_as: RunAs::User { uid, gid },
+            architectures: vec![architecture.to_owned()],
+        },
+        replicas: args.gateway_replicas,
+        exposure: Exposure::ClusterIp,
+        resources: PodResources::default(),
+        placement: Placement { image_pull_secrets: args.pull_secrets.clone(), ..Placement::default() },
+        service_annotations: Default::default(),
+    }
+}
+
 fn deployment(args: &Args, published: PublishedService, exposure: Exposure) -> ServiceDeployment {
     let mut spec = published.spec;
     if let Some(replicas) = args.replicas {
@@ -214,7 +251,7 @@ fn deployment(args: &Args, published: PublishedService, exposure: Exposure) -> S
         },
         tools: published.tools,
         exposure,
-        gateway: None,
+        gateway: args.gateway.then(|| GatewayRef { name: GATEWAY.to_owned() }),
         autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
             min,
             max,

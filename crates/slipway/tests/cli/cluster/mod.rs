@@ -3,6 +3,7 @@
 
 mod engine;
 mod export;
+mod gateway;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
