@@ -44,6 +44,8 @@ pub(super) struct State {
     error: Option<String>,
     /// A revision that failed, and why.
     failed: Option<(u64, String)>,
+    /// A revision that a user asked for again after it failed.
+    forgiven: Option<u64>,
     /// The revision that is stuck, since when.
     stuck: Option<(u64, Duration)>,
 }
@@ -249,11 +251,26 @@ async fn present(
         let until = state.applied_at + LAG;
         outcome.wake_at = Some(outcome.wake_at.map_or(until, |at| at.min(until)));
     }
+    let stuck_for = |(number, since): (u64, Duration)| {
+        number == effective.number && context.now >= since + context.options.telling
+    };
+    let failing = match &rollout {
+        Rollout::Stalled { reason, .. } => Some(reason.clone()),
+        _ if state.stuck.is_some_and(stuck_for) => reason.clone(),
+        _ => None,
+    };
+    if let Some((_, since)) = state.stuck {
+        let until = since + context.options.telling;
+        if until > context.now {
+            outcome.wake_at = Some(outcome.wake_at.map_or(until, |at| at.min(until)));
+        }
+    }
     outcome.report = Some(ServiceReport {
         service: name.clone(),
         rollout,
         address,
         reason,
+        failing,
         warnings: state.warnings.clone(),
     });
     outcome.notices = notices;
@@ -267,6 +284,10 @@ fn progressing(available: u32, target: &Revision) -> Rollout {
 fn report(state: &State, name: &str, rollout: Rollout, reason: Option<String>) -> Outcome {
     let report = ServiceReport {
         service: name.to_owned(),
+        failing: match &rollout {
+            Rollout::Stalled { reason, .. } => Some(reason.clone()),
+            _ => None,
+        },
         rollout,
         address: None,
         reason,
@@ -285,6 +306,7 @@ fn remember_failure(state: &mut State, live: Option<&Value>, target: u64) {
         && let Some(text) = live.and_then(|live| live["metadata"]["annotations"][FAILED_ANNOTATION].as_str())
         && let Some((number, reason)) = text.split_once(": ")
         && let Ok(number) = number.parse()
+        && state.forgiven != Some(number)
     {
         state.failed = Some((number, reason.to_owned()));
     }
@@ -366,12 +388,15 @@ async fn apply_if_needed(
     state.tried.clone_from(&hash);
     let mut rendered = render()?;
     context.inventory.adopt(&mut rendered.objects).await?;
-    let mut marks = BTreeMap::new();
+    // All names are looked at before anything is sent: what belongs to another gets no half of ours.
+    let mut bases = Vec::with_capacity(rendered.objects.len());
     for object in &rendered.objects {
-        let applied = match context.known.objects.get(&object.key()) {
-            Some(live) => context.applier.apply_known(object, live, ApplyOptions::default()).await?,
-            None => context.applier.apply(object, ApplyOptions::default()).await?,
-        };
+        let known = context.known.objects.get(&object.key()).copied();
+        bases.push(context.applier.base(object, known).await?);
+    }
+    let mut marks = BTreeMap::new();
+    for (object, base) in rendered.objects.iter().zip(&bases) {
+        let applied = context.applier.send(object, base.as_ref(), ApplyOptions::default()).await?;
         marks.insert(applied.key, applied.mark);
     }
     *state = State {
@@ -382,6 +407,7 @@ async fn apply_if_needed(
         warnings: rendered.warnings,
         failed: state.failed.take(),
         stuck: state.stuck.take(),
+        forgiven: state.forgiven,
         ..State::default()
     };
     Ok(true)
@@ -393,6 +419,16 @@ fn is_as_applied(context: &Context<'_>, marks: &BTreeMap<ObjectKey, Mark>) -> bo
 }
 
 impl State {
+    /// What failed before counts no more.
+    pub(super) fn try_again(&mut self) {
+        self.retry_at = None;
+        self.failures = 0;
+        self.stuck = None;
+        if let Some((number, _)) = self.failed.take() {
+            self.forgiven = Some(number);
+        }
+    }
+
     /// The wait after one more failure.
     fn back_off(&mut self, context: &Context<'_>) -> Duration {
         self.failures = self.failures.saturating_add(1);
