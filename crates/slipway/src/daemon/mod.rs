@@ -14,7 +14,7 @@ mod images;
 mod leftovers;
 mod logs;
 mod models;
-mod publish;
+pub mod publish;
 mod reconciler;
 mod runs;
 mod services;

@@ -1,0 +1,47 @@
+//! Clusters as engines: the connection, what is brought to the registry for them, and what a service is there.
+
+mod deployment;
+mod publisher;
+
+use std::sync::Arc;
+
+use slipway_kubernetes::client::{ConnectOptions, InCluster, connect};
+use slipway_kubernetes::engine::{EngineOptions, ServiceEngine};
+use slipway_orchestrator::EngineError;
+use slipway_types::engine::ClusterSpec;
+
+use crate::daemon::{App, Connected};
+use crate::env_vars;
+
+pub use deployment::deployment;
+use publisher::RegistryPublisher;
+
+/// Connects to a cluster and begins to watch its namespace.
+pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
+    let unavailable = |error: Box<dyn std::error::Error + Send + Sync>| EngineError::Unavailable(error);
+    let owner = app.state.owner(|| slipway_native::random_id().to_string());
+    let owner = owner.map_err(|error| unavailable(Box::new(error)))?;
+    let options = ConnectOptions {
+        kubeconfig: spec.kubeconfig.clone(),
+        context: spec.context.clone(),
+        namespace: spec.namespace.clone(),
+        in_cluster: if spec.kubeconfig.is_empty() { pod_account() } else { None },
+        proxy: spec.proxy.clone(),
+        interactive: false,
+        retry: None,
+    };
+    let cluster = app.handle.block_on(connect(&options)).map_err(|error| unavailable(Box::new(error)))?;
+    let place = format!("{}, namespace {}", cluster.server(), cluster.namespace());
+    let publisher = Arc::new(RegistryPublisher::new(app, spec, cluster.namespace()));
+    let options = EngineOptions { owner, ..EngineOptions::default() };
+    let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, options));
+    let engine = Arc::new(engine.map_err(|error| unavailable(Box::new(error)))?);
+    Ok(Connected { engine, place })
+}
+
+/// The account of the pod that the daemon runs in, if it does.
+fn pod_account() -> Option<InCluster> {
+    let host = std::env::var(env_vars::KUBERNETES_SERVICE_HOST).ok()?;
+    let port = std::env::var(env_vars::KUBERNETES_SERVICE_PORT).ok()?;
+    Some(InCluster::new(&host, &port))
+}
