@@ -6,7 +6,7 @@ mod publisher;
 use std::sync::Arc;
 
 use slipway_kubernetes::client::{ConnectOptions, InCluster, connect};
-use slipway_kubernetes::engine::{EngineOptions, ServiceEngine};
+use slipway_kubernetes::engine::{EngineOptions, KubernetesEngine, ServiceEngine};
 use slipway_orchestrator::EngineError;
 use slipway_types::engine::ClusterSpec;
 
@@ -33,10 +33,10 @@ pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineErr
     let cluster = app.handle.block_on(connect(&options)).map_err(|error| unavailable(Box::new(error)))?;
     let place = format!("{}, namespace {}", cluster.server(), cluster.namespace());
     let publisher = Arc::new(RegistryPublisher::new(app, spec, cluster.namespace()));
-    let options = EngineOptions { owner, ..EngineOptions::default() };
-    let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, options));
-    let engine = Arc::new(engine.map_err(|error| unavailable(Box::new(error)))?);
-    Ok(Connected { engine, place })
+    let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, EngineOptions::new(owner)));
+    let engine = KubernetesEngine::new(engine.map_err(|error| unavailable(Box::new(error)))?);
+    let changes = Some(engine.store().subscribe());
+    Ok(Connected { engine: Arc::new(engine), place, changes })
 }
 
 /// The account of the pod that the daemon runs in, if it does.

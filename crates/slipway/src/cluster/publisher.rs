@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use slipway_kubernetes::engine::{Publication, PublishError, Publisher};
-use slipway_kubernetes::spec::{GatewayDeployment, GatewayRef, Placement, ServiceDeployment};
+use slipway_kubernetes::spec::{Exposure, GatewayDeployment, GatewayRef, Placement, ServiceDeployment};
 use slipway_orchestrator::Revision;
 use slipway_types::engine::ClusterSpec;
 use slipway_types::publish::{PublishEvent, PublishedService};
@@ -143,10 +143,13 @@ impl Publisher for RegistryPublisher {
         let mut spec = deployment(published, &self.namespace);
         // The replica count changes without a new revision.
         spec.spec = revision.spec.clone();
-        if let Some(record) = app.state.service(name)? {
-            spec.exposure = record.exposure;
-        }
         spec.gateway = (self.spec.gateway_replicas > 0).then(|| GatewayRef { name: GATEWAY.to_owned() });
+        spec.exposure = match app.state.service(name)?.and_then(|record| record.exposure) {
+            Some(exposure) => exposure,
+            // What the engine says is how the gateway is reached, where there is one.
+            None if spec.gateway.is_some() => Exposure::ClusterIp,
+            None => self.spec.exposure.clone(),
+        };
         spec.placement = self.placement();
         Ok(Publication::Ready(spec))
     }
