@@ -10,14 +10,14 @@ use crate::names::digest;
 use crate::object::{Object, ObjectKey};
 
 /// Label of every member of a set.
-const PART_OF_LABEL: &str = "applyset.kubernetes.io/part-of";
+pub(crate) const PART_OF_LABEL: &str = "applyset.kubernetes.io/part-of";
 /// Label of the parent of a set.
 const ID_LABEL: &str = "applyset.kubernetes.io/id";
 /// Annotation of the parent with the kinds that the set may hold.
-const KINDS_ANNOTATION: &str = "applyset.kubernetes.io/contains-group-kinds";
+pub(crate) const KINDS_ANNOTATION: &str = "applyset.kubernetes.io/contains-group-kinds";
 const TOOLING_ANNOTATION: &str = "applyset.kubernetes.io/tooling";
 /// Name of the ConfigMap that is the parent.
-const PARENT: &str = "slipway-inventory";
+pub(crate) const PARENT: &str = "slipway-inventory";
 
 /// Kinds that pods refer to, which may not vanish before them.
 const LAST: [&str; 4] = ["ConfigMap", "Secret", "ServiceAccount", "ResourceClaimTemplate"];
@@ -73,9 +73,17 @@ impl ApplySet {
     /// member, has no UID, holds data, or is being deleted already is left alone. In the order in which it is deleted: what others
     /// refer to goes last.
     pub fn prune(&self, live: &[Value], wanted: &[Object]) -> Vec<Doomed> {
-        let wanted: BTreeSet<ObjectKey> = wanted.iter().map(Object::key).collect();
+        self.prune_all_but(live, &wanted.iter().map(Object::key).collect())
+    }
+
+    /// The same, by the keys of what is wanted.
+    pub fn prune_all_but<'a>(
+        &self,
+        live: impl IntoIterator<Item = &'a Value>,
+        wanted: &BTreeSet<ObjectKey>,
+    ) -> Vec<Doomed> {
         let mut doomed: Vec<Doomed> = live
-            .iter()
+            .into_iter()
             .filter(|object| self.has(object) && object["metadata"]["deletionTimestamp"].is_null())
             .filter_map(|object| {
                 let uid = object["metadata"]["uid"].as_str()?.to_owned();

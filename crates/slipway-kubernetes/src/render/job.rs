@@ -239,6 +239,18 @@ fn pod(
     Ok(json!({ "metadata": id.pod_metadata(), "spec": pod }))
 }
 
+/// The claim with the output, and the folder in it.
+pub(super) fn output_mount(
+    run: &TrainingRun,
+    id: &Identity,
+) -> Result<(String, Option<String>), RenderError> {
+    let claim = match &run.output {
+        Storage::Existing { claim } => claim.clone(),
+        Storage::New { .. } => id.derived("output", &[])?,
+    };
+    Ok((claim, output_folder(run, id).map(str::to_owned)))
+}
+
 /// The same folder in every attempt; in a claim that others use too, one of the run's own.
 fn output_folder<'a>(run: &TrainingRun, id: &'a Identity) -> Option<&'a str> {
     matches!(run.output, Storage::Existing { .. }).then_some(id.name.as_str())

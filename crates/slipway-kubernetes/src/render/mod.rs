@@ -3,6 +3,7 @@
 //! The order of the objects is the order in which they are applied: what others refer to comes first.
 
 mod autoscaling;
+mod collector;
 mod config;
 mod deployment;
 mod disruption;
@@ -26,6 +27,7 @@ use crate::object::Object;
 use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun};
 use crate::validate::{self, Invalid};
 
+pub use collector::COLLECTOR_LABEL;
 pub use gateway::GATEWAY_PORT;
 pub use labels::{ATTEMPT_LABEL, GATEWAY_LABEL, REVISION_LABEL, ROUTE_ANNOTATION, RUN_LABEL, SERVICE_LABEL};
 pub use pod::HTTP_PORT;
@@ -133,6 +135,15 @@ pub fn render_training(run: &TrainingRun, caps: &Capabilities) -> Result<Rendere
     pinned("image", &run.image.reference)?;
     pinned("tools image", &run.tools)?;
     job::render(run, caps)
+}
+
+/// What fetches the output of a run: a Job whose pod mounts it. The run's account and claim must be there.
+pub fn render_collector(run: &TrainingRun) -> Result<Rendered, RenderError> {
+    namespace(&run.namespace)?;
+    pinned("tools image", &run.tools)?;
+    let mut out = Rendered::default();
+    collector::render(run, &mut out)?;
+    Ok(out)
 }
 
 /// The gateway of a namespace.

@@ -114,6 +114,8 @@ fn engine_rules(caps: &Capabilities) -> Vec<Value> {
         rule("", &["configmaps", "persistentvolumeclaims", "secrets", "serviceaccounts", "services"], OWN),
         rule("", &["pods"], &["get", "list", "watch", "delete"]),
         rule("", &["pods/log"], &["get"]),
+        // A WebSocket begins as a `get`, and counts as a `create` from 1.35 on.
+        rule("", &["pods/exec"], &["create", "get"]),
         rule("", &["events", "resourcequotas", "limitranges"], LOOK),
         rule("apps", &["deployments"], OWN),
         rule("apps", &["replicasets"], LOOK),

@@ -1,0 +1,210 @@
+//! A run from its start to its end: attempts, each a whole gang, until one succeeds or the budget is spent.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::follow::{Follower, RankLine};
+use super::phase::{self, RunPhase};
+use super::{RunError, Runs};
+use crate::reason::{Reason, ReasonKind, RunEnd};
+use crate::spec::{Gang, TrainingRun};
+
+/// How long logs may take to be read to their end after an attempt.
+const LOG_TIME: Duration = Duration::from_secs(30);
+/// How long a failed attempt may take until its pods say which rank failed: they are another watch than the Job.
+const DETAIL_TIME: Duration = Duration::from_secs(3);
+/// Looks again after this time, whatever changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// A Job that was applied shows up in the copy within this time.
+const APPEARS: Duration = Duration::from_secs(60);
+/// Wait after a failure that may pass.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How often a run may be tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Attempts after the first that failed by the program's own fault.
+    pub retries: u32,
+}
+
+/// What must be kept so that another process can go on with a run. The attempt is in the run itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Attempts that failed and count.
+    pub charged: u32,
+    /// Attempts that the cluster took away.
+    pub disruptions: u32,
+}
+
+/// What happens to a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunUpdate {
+    /// Another phase.
+    Phase {
+        /// Attempt.
+        attempt: u32,
+        /// The phase.
+        phase: RunPhase,
+    },
+    /// A rank wrote a line.
+    Line(RankLine),
+    /// What the cluster cannot give.
+    Warning(String),
+    /// The attempt ended and another begins. To be recorded: what dies goes on from here.
+    Restart {
+        /// The new attempt.
+        attempt: u32,
+        /// What counts so far.
+        progress: Progress,
+        /// Why the last one ended.
+        reason: String,
+    },
+}
+
+impl Runs {
+    /// Runs until the end. What an earlier call began is gone on with. `cancel` turns true when a user wants it to end.
+    /// Nothing is removed at the end: output and pods stay until [`Runs::remove`].
+    pub async fn drive(
+        &self,
+        run: &mut TrainingRun,
+        mut progress: Progress,
+        budget: Budget,
+        updates: mpsc::Sender<RunUpdate>,
+        mut cancel: watch::Receiver<bool>,
+    ) -> Result<Option<RunEnd>, RunError> {
+        loop {
+            let mut follower = Follower::new(
+                self.applier.cluster().clone(),
+                self.store.clone(),
+                updates.clone(),
+                self.options.followed,
+            );
+            let end = tokio::select! {
+                end = self.attempt(run, &mut follower, &updates) => end?,
+                () = cancelled(&mut cancel) => {
+                    self.end_attempt(run).await?;
+                    follower.finish(Duration::from_secs(run.grace) + LOG_TIME).await;
+                    return Ok(None);
+                }
+            };
+            follower.finish(LOG_TIME).await;
+            let RunEnd::Failed { reason, .. } = &end else { return Ok(Some(end)) };
+            let disrupted = end.is_disruption();
+            let again = if disrupted {
+                progress.disruptions += 1;
+                progress.disruptions <= self.options.disruptions
+            } else {
+                progress.charged += 1;
+                progress.charged <= budget.retries && reason.kind != ReasonKind::Deadline
+            };
+            if !again {
+                return Ok(Some(end));
+            }
+            let reason = reason.text.clone();
+            self.end_attempt(run).await?;
+            if !self.attempt_gone(run).await {
+                let left =
+                    "pods of the last attempt are still there, on a node that does not answer".to_owned();
+                let _ = updates.send(RunUpdate::Warning(left)).await;
+            }
+            run.attempt += 1;
+            let _ = updates.send(RunUpdate::Restart { attempt: run.attempt, progress, reason }).await;
+        }
+    }
+
+    /// One attempt, to its end.
+    async fn attempt(
+        &self,
+        run: &TrainingRun,
+        follower: &mut Follower,
+        updates: &mpsc::Sender<RunUpdate>,
+    ) -> Result<RunEnd, RunError> {
+        let mut changes = self.store.subscribe();
+        let mut known: Option<RunPhase> = None;
+        let begun = Instant::now();
+        self.begin(run, updates).await?;
+        let mut seen = false;
+        let mut failed_at: Option<Instant> = None;
+        loop {
+            let snapshot = self.store.snapshot();
+            follower.look(run, &snapshot);
+            let phase = phase::phase(run, &snapshot);
+            seen |= phase != RunPhase::Missing;
+            if known.as_ref() != Some(&phase) {
+                let update = RunUpdate::Phase { attempt: run.attempt, phase: phase.clone() };
+                let _ = updates.send(update).await;
+                known = Some(phase.clone());
+            }
+            let mut until = Instant::now() + LOOK_AGAIN;
+            match phase {
+                RunPhase::Ended(end @ RunEnd::Failed { rank: None, .. }) => {
+                    let at = *failed_at.get_or_insert_with(Instant::now);
+                    if at.elapsed() >= DETAIL_TIME {
+                        return Ok(end);
+                    }
+                    until = at + DETAIL_TIME;
+                }
+                RunPhase::Ended(end) => return Ok(end),
+                RunPhase::Missing if seen || begun.elapsed() >= APPEARS => {
+                    let text = "somebody deleted its Job: start it again if that was not meant";
+                    let reason = Reason { kind: ReasonKind::Configuration, text: text.to_owned() };
+                    return Ok(RunEnd::Failed { rank: None, exit_code: None, reason });
+                }
+                RunPhase::Pending { reason, .. } => {
+                    let limit = begun + self.options.gang_time;
+                    // Who has a queue or a gang scheduler waits as long as those let it.
+                    if run.gang == Gang::Emulated && Instant::now() >= limit {
+                        return Ok(never_started(run, reason));
+                    }
+                    until = until.min(limit);
+                }
+                _ => {}
+            }
+            let _ = tokio::time::timeout_at(until, changes.changed()).await;
+        }
+    }
+
+    /// Applies, again and again while the cluster cannot be reached.
+    async fn begin(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
+        let mut told = false;
+        loop {
+            match self.start(run).await {
+                Ok(warnings) => {
+                    for warning in warnings {
+                        let _ = updates.send(RunUpdate::Warning(warning)).await;
+                    }
+                    return Ok(());
+                }
+                Err(RunError::Apply { source, .. }) if source.is_transient() => {
+                    if !told {
+                        told = true;
+                        let _ = updates.send(RunUpdate::Warning(source.sentence())).await;
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The gang never came up. That some rank found no place is the cluster's doing and not charged; an image that is not
+/// there is.
+fn never_started(run: &TrainingRun, reason: Option<Reason>) -> RunEnd {
+    let reason = reason
+        .unwrap_or_else(|| Reason { kind: ReasonKind::Unschedulable, text: "nothing tells why".to_owned() });
+    let text = format!("not all {} ranks came up in time: {}", run.ranks, reason.text);
+    let kind = if reason.kind.is_stuck() { reason.kind } else { ReasonKind::Evicted };
+    RunEnd::Failed { rank: None, exit_code: None, reason: Reason { kind, text } }
+}
+
+async fn cancelled(cancel: &mut watch::Receiver<bool>) {
+    if cancel.wait_for(|wanted| *wanted).await.is_err() {
+        // Nobody is left who could want it.
+        std::future::pending::<()>().await;
+    }
+}

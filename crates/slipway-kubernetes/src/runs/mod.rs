@@ -1,0 +1,161 @@
+//! Training runs in a cluster: attempts of a gang, their logs, their end, and the way of the output back.
+
+mod collect;
+mod drive;
+mod follow;
+mod phase;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::apply::{Applier, ApplyError, ApplyOptions, Inventory};
+use crate::client::{ApiError, Dependents, Resource};
+use crate::names;
+use crate::render::{RUN_LABEL, render_training};
+use crate::spec::{Gang, TrainingRun};
+use crate::watch::Store;
+
+pub use collect::CollectError;
+pub use drive::{Budget, Progress, RunUpdate};
+pub use follow::RankLine;
+pub use phase::{RunPhase, phase};
+
+/// How runs are looked after.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// How long an attempt may wait until all ranks run, where nothing in the cluster starts them together.
+    pub gang_time: Duration,
+    /// How many logs are followed at once; those of further ranks are read when others end.
+    pub followed: usize,
+    /// How often attempts may be lost to the cluster before that ends the run, too.
+    pub disruptions: u32,
+    /// How long pods of an attempt that ended may take to vanish, beside their own grace.
+    pub removal: Duration,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            gang_time: Duration::from_secs(600),
+            followed: 256,
+            disruptions: 20,
+            removal: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a run cannot be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An object of it cannot be applied or removed.
+    #[error("cannot set up run {run}")]
+    Apply {
+        /// Which run.
+        run: String,
+        /// Why.
+        #[source]
+        source: Box<ApplyError>,
+    },
+    /// The API server refuses.
+    #[error("cannot change run {run}")]
+    Api {
+        /// Which run.
+        run: String,
+        /// Why.
+        #[source]
+        source: ApiError,
+    },
+}
+
+/// Runs of one namespace.
+#[derive(Clone)]
+pub struct Runs {
+    applier: Applier,
+    inventory: Arc<Inventory>,
+    store: Arc<Store>,
+    options: RunOptions,
+}
+
+impl Runs {
+    /// With the inventory and the copy that services use as well.
+    pub fn new(applier: Applier, inventory: Arc<Inventory>, store: Arc<Store>, options: RunOptions) -> Self {
+        Self { applier, inventory, store, options }
+    }
+
+    fn apply_error(run: &TrainingRun, source: ApplyError) -> RunError {
+        RunError::Apply { run: run.run.clone(), source: Box::new(source) }
+    }
+
+    /// Makes the objects of the run's current attempt; those that are there stay. Returns what the cluster cannot give.
+    pub async fn start(&self, run: &TrainingRun) -> Result<Vec<String>, RunError> {
+        let caps = self
+            .applier
+            .discovery()
+            .capabilities()
+            .await
+            .map_err(|error| Self::apply_error(run, error.into()))?;
+        let mut rendered =
+            render_training(run, &caps).map_err(|error| Self::apply_error(run, error.into()))?;
+        self.inventory.adopt(&mut rendered.objects).await.map_err(|error| Self::apply_error(run, error))?;
+        self.applier
+            .apply_all(&rendered.objects, ApplyOptions::default())
+            .await
+            .map_err(|error| Self::apply_error(run, error))?;
+        Ok(rendered.warnings)
+    }
+
+    /// How the current attempt stands, as far as the copy knows.
+    pub fn phase(&self, run: &TrainingRun) -> RunPhase {
+        phase(run, &self.store.snapshot())
+    }
+
+    /// Ends the current attempt: its Job goes, and its pods get their grace. The output stays.
+    pub async fn end_attempt(&self, run: &TrainingRun) -> Result<(), RunError> {
+        let name = phase::job_name(run);
+        let resource = match run.gang {
+            Gang::JobSet => {
+                let resource = self.applier.discovery().resource_of_group("jobset.x-k8s.io", "JobSet").await;
+                resource.map_err(|error| Self::apply_error(run, error.into()))?
+            }
+            _ => Resource::well_known("batch", "v1", "Job", "jobs"),
+        };
+        let cluster = self.applier.cluster();
+        let refused = |source| RunError::Api { run: run.run.clone(), source };
+        let live = cluster.get_metadata(&resource, &run.namespace, &name).await.map_err(refused)?;
+        let Some(uid) = live.as_ref().and_then(|live| live["metadata"]["uid"].as_str()) else {
+            return Ok(());
+        };
+        cluster
+            .delete(&resource, &run.namespace, &name, uid, Dependents::Foreground)
+            .await
+            .map_err(|source| RunError::Api { run: run.run.clone(), source })?;
+        Ok(())
+    }
+
+    /// Waits until no pod of the current attempt is left: the next one mounts the same claim. A lost node keeps its pods
+    /// for as long as it is lost, so that is not waited for without end.
+    pub(crate) async fn attempt_gone(&self, run: &TrainingRun) -> bool {
+        let until = Instant::now() + Duration::from_secs(run.grace) + self.options.removal;
+        let mut changes = self.store.subscribe();
+        loop {
+            let snapshot = self.store.snapshot();
+            if phase::pods(run, &snapshot).is_empty() {
+                return true;
+            }
+            if tokio::time::timeout_at(until, changes.changed()).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Removes everything of a run, its output claim included if that was made with it.
+    pub async fn remove(&self, run: &str) -> Result<usize, RunError> {
+        let mapped = names::map(run).unwrap_or_else(|_| run.to_owned());
+        let pruned = self.inventory.remove_all((RUN_LABEL, &mapped)).await;
+        pruned
+            .map(|pruned| pruned.deleted.len())
+            .map_err(|source| RunError::Apply { run: run.to_owned(), source: Box::new(source) })
+    }
+}

@@ -1,0 +1,107 @@
+//! How an attempt stands. Pure.
+
+use serde_json::{Value, json};
+
+use crate::names;
+use crate::reason::{Reason, ReasonKind, RunEnd, job, no_pods, pod, rank_of};
+use crate::render::{ATTEMPT_LABEL, RUN_LABEL};
+use crate::spec::{Gang, TrainingRun};
+use crate::watch::Snapshot;
+
+/// How an attempt stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunPhase {
+    /// The cluster has no such attempt.
+    Missing,
+    /// Not all ranks run yet.
+    Pending {
+        /// Ranks that run.
+        running: u32,
+        /// Why, where it is known.
+        reason: Option<Reason>,
+    },
+    /// All ranks run, or ran.
+    Running {
+        /// Ranks that still run.
+        running: u32,
+    },
+    /// It ended.
+    Ended(RunEnd),
+}
+
+pub(super) fn mapped(run: &TrainingRun) -> String {
+    // A name that cannot be mapped was refused when the run was rendered.
+    names::map(&run.run).unwrap_or_default()
+}
+
+pub(super) fn job_name(run: &TrainingRun) -> String {
+    format!("{}-a{}", mapped(run), run.attempt)
+}
+
+/// Pods of the current attempt.
+pub(super) fn pods<'a>(run: &TrainingRun, snapshot: &'a Snapshot) -> Vec<&'a Value> {
+    let (run_label, attempt) = (mapped(run), run.attempt.to_string());
+    let of = |pod: &&Value| {
+        let labels = &pod["metadata"]["labels"];
+        labels[RUN_LABEL] == run_label.as_str() && labels[ATTEMPT_LABEL] == attempt.as_str()
+    };
+    snapshot.of("Pod").iter().map(|pod| &**pod).filter(of).collect()
+}
+
+/// How the current attempt of a run stands.
+pub fn phase(run: &TrainingRun, snapshot: &Snapshot) -> RunPhase {
+    let events = snapshot.events();
+    let about = |object: &Value| {
+        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+        events.get(uid).cloned().unwrap_or_default()
+    };
+    let pods: Vec<(&Value, Vec<&Value>)> =
+        pods(run, snapshot).into_iter().map(|pod| (pod, about(pod))).collect();
+    let live = snapshot.get("Job", &job_name(run));
+    let of_pods = (run.gang == Gang::JobSet).then(|| job_of_pods(run, &pods));
+    let Some(live) = live.map(|live| &**live).or(of_pods.as_ref()) else { return RunPhase::Missing };
+    if let Some(end) = job(live, &pods) {
+        return RunPhase::Ended(end);
+    }
+    let is = |pod: &Value, phase: &str| pod["status"]["phase"] == phase;
+    let count = |phase: &str| {
+        u32::try_from(pods.iter().filter(|(pod, _)| is(pod, phase)).count()).unwrap_or(u32::MAX)
+    };
+    let (running, done) = (count("Running"), count("Succeeded"));
+    if running + done >= run.ranks {
+        return RunPhase::Running { running };
+    }
+    let mut reasons: Vec<Reason> = pods
+        .iter()
+        .filter(|(one, _)| one["metadata"]["deletionTimestamp"].is_null())
+        .filter_map(|(one, events)| {
+            let reason = pod(one, events).filter(|reason| reason.kind != ReasonKind::Probe)?;
+            Some(match rank_of(one) {
+                Some(rank) if run.ranks > 1 => {
+                    Reason { text: format!("rank {rank}: {}", reason.text), ..reason }
+                }
+                _ => reason,
+            })
+        })
+        .collect();
+    reasons.sort_by_key(|reason| (!reason.kind.is_stuck(), reason.kind == ReasonKind::Starting));
+    // Admission and quotas keep pods from being made at all.
+    let made = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+    let unmade = if made < run.ranks { no_pods(&about(live)) } else { None };
+    let suspended = (live["spec"]["suspend"] == true)
+        .then(|| Reason { kind: ReasonKind::Starting, text: "it waits in the cluster's queue".to_owned() });
+    RunPhase::Pending { running, reason: unmade.or(suspended).or_else(|| reasons.into_iter().next()) }
+}
+
+/// A JobSet's Job has none of our labels, so it is told by its pods.
+fn job_of_pods(run: &TrainingRun, pods: &[(&Value, Vec<&Value>)]) -> Value {
+    let all = |phase: &str| pods.iter().filter(|(pod, _)| pod["status"]["phase"] == phase).count();
+    let condition = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True"}]}});
+    if all("Failed") > 0 {
+        condition("Failed")
+    } else if all("Succeeded") >= run.ranks as usize {
+        condition("Complete")
+    } else {
+        json!({"status": {}})
+    }
+}

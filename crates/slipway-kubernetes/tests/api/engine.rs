@@ -1,0 +1,332 @@
+//! Services through passes, against a cluster whose controllers are played by the test.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use slipway_kubernetes::engine::{
+    EngineOptions, Pass, Publication, PublishError, Publisher, Reach, ServiceEngine, ServiceReport,
+};
+use slipway_kubernetes::spec::*;
+use slipway_kubernetes::watch::WatchOptions;
+use slipway_orchestrator::engine::{ModelPin, ObservedReplica};
+use slipway_orchestrator::{Desired, Revision, Rollout};
+use slipway_types::Digest;
+use slipway_types::model::ModelFormat;
+use slipway_types::service::{ReplicaState, ServiceSpec};
+
+use super::fake::{Fake, NAMESPACE, eventually, status};
+
+struct Registry {
+    underway: Mutex<bool>,
+}
+
+impl Publisher for Registry {
+    fn service(&self, revision: &Revision) -> Result<Publication<ServiceDeployment>, PublishError> {
+        if *self.underway.lock().unwrap() {
+            return Ok(Publication::Underway("pushing the image".into()));
+        }
+        Ok(Publication::Ready(deployment(revision)))
+    }
+
+    fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
+        Ok(None)
+    }
+}
+
+pub fn reference(what: &str) -> slipway_types::Reference {
+    format!("registry.example.com/{what}@sha256:{}", "05".repeat(32)).parse().unwrap()
+}
+
+fn deployment(revision: &Revision) -> ServiceDeployment {
+    ServiceDeployment {
+        spec: revision.spec.clone(),
+        revision: revision.number,
+        namespace: NAMESPACE.into(),
+        image: ImagePin {
+            reference: reference("image"),
+            run_as: RunAs::User { uid: 1000, gid: 1000 },
+            architectures: Vec::new(),
+        },
+        model: ModelContent {
+            reference: reference("model"),
+            format: ModelFormat::Sklearn,
+            labels: Vec::new(),
+            delivery: ModelDelivery::Auto,
+        },
+        tools: reference("tools"),
+        exposure: Exposure::ClusterIp,
+        gateway: None,
+        autoscaling: None,
+        resources: PodResources::default(),
+        placement: Placement::default(),
+        environment: Environment::default(),
+        egress: false,
+        scrape_from: None,
+    }
+}
+
+fn revision(name: &str, number: u64) -> Revision {
+    let digest = || Digest::from_sha256([7; 32]);
+    Revision {
+        number,
+        spec: ServiceSpec {
+            name: name.into(),
+            image: "image".into(),
+            model: "digits".into(),
+            version: number,
+            replicas: 2,
+            ..ServiceSpec::default()
+        },
+        image_id: digest(),
+        model: ModelPin { manifest: digest(), format: ModelFormat::Sklearn, labels: Vec::new() },
+    }
+}
+
+fn present(name: &str, target: u64, stable: Option<u64>) -> Desired {
+    Desired::Present { target: revision(name, target), stable: stable.map(|number| revision(name, number)) }
+}
+
+struct Bed {
+    fake: Fake,
+    registry: Arc<Registry>,
+    engine: Arc<Mutex<ServiceEngine>>,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let fake = Fake::new();
+        fake.watch_life(Duration::from_millis(200));
+        let registry = Arc::new(Registry { underway: Mutex::new(false) });
+        let options = EngineOptions {
+            patience: Duration::from_secs(30),
+            watch: WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() },
+            ..EngineOptions::default()
+        };
+        let engine = ServiceEngine::start(fake.cluster(), registry.clone(), options).await.unwrap();
+        Self { fake, registry, engine: Arc::new(Mutex::new(engine)) }
+    }
+
+    async fn pass(&self, desired: &[Desired], seconds: u64) -> (Result<Pass, String>, Vec<ObservedReplica>) {
+        let (engine, desired) = (self.engine.clone(), desired.to_vec());
+        tokio::task::spawn_blocking(move || {
+            let mut seen = Vec::new();
+            let mut publish = |replicas: &[ObservedReplica]| {
+                seen = replicas.to_vec();
+                Ok(())
+            };
+            let pass = engine.lock().unwrap().pass(&desired, Duration::from_secs(seconds), &mut publish);
+            (
+                pass.map_err(|error| {
+                    format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string))
+                }),
+                seen,
+            )
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Passes until the report is as wanted.
+    async fn until(&self, desired: &Desired, at: u64, so: impl Fn(&ServiceReport, &Pass) -> bool) -> Pass {
+        let mut last = None;
+        for _ in 0..100 {
+            let (pass, _) = self.pass(std::slice::from_ref(desired), at).await;
+            let pass = pass.unwrap();
+            if so(&pass.services[0], &pass) {
+                return pass;
+            }
+            last = Some(pass);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never so: {last:#?}");
+    }
+
+    /// Plays the controllers: pods of the Deployment's template, with this status.
+    fn roll(&self, name: &str, pod_status: &Value, available: u64) {
+        self.fake.edit("deployments", name, |deployment| {
+            let generation = deployment["metadata"]["generation"].clone();
+            deployment["status"] = json!({"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2,
+                "availableReplicas": available});
+        });
+        let deployment = self.fake.get("deployments", name).unwrap();
+        let template = &deployment["spec"]["template"]["metadata"];
+        for n in 0..2 {
+            self.fake.put(
+                "pods",
+                json!({"apiVersion": "v1", "kind": "Pod", "status": pod_status, "metadata": {
+                    "name": format!("{name}-{n}"), "labels": template["labels"], "annotations": template["annotations"]}}),
+            );
+        }
+    }
+}
+
+fn ready() -> Value {
+    json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
+}
+
+fn no_image() -> Value {
+    json!({"phase": "Pending", "containerStatuses": [{"name": "server", "image": "registry.example.com/image",
+        "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}, "restartCount": 0}]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deploys_observes_and_then_leaves_alone() {
+    let bed = Bed::new().await;
+    let desired = present("my_model", 1, None);
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 1).await;
+    assert!(matches!(pass.unwrap().services[0].rollout, Rollout::Progressing { .. }));
+    let name = &bed.fake.names("deployments")[0].clone();
+    assert!(name.starts_with("my-model-"));
+    bed.roll(name, &ready(), 2);
+    let pass = bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
+    assert_eq!(pass.completed, [("my_model".to_owned(), 1)]);
+    let address = pass.services[0].address.as_ref().map(|a| a.reach);
+    assert_eq!(address, Some(Reach::Cluster));
+    let desired = present("my_model", 1, Some(1));
+    bed.until(&desired, 3, |report, pass| report.rollout == Rollout::Steady && pass.wake_at.is_none()).await;
+    // What is as it shall be costs no request at all.
+    bed.fake.forget_requests();
+    let (pass, replicas) = bed.pass(std::slice::from_ref(&desired), 60).await;
+    assert!(pass.unwrap().completed.is_empty());
+    assert_eq!(bed.fake.count(|_, path| !path.contains("watch=true")), 0, "{:?}", bed.fake.requests());
+    assert_eq!(replicas.len(), 2);
+    assert!(replicas.iter().all(|r| r.state == ReplicaState::Ready && r.service == "my_model"));
+    // What somebody else changes is put right.
+    bed.fake.edit("services", name, |service| service["spec"]["ports"][0]["port"] = 81.into());
+    bed.until(&desired, 61, |_, _| bed.fake.get("services", name).unwrap()["spec"]["ports"][0]["port"] == 80)
+        .await;
+    bed.until(&desired, 62, |report, _| report.rollout == Rollout::Steady).await;
+    bed.fake.delete("networkpolicies", name);
+    bed.until(&desired, 63, |_, _| bed.fake.get("networkpolicies", name).is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_never_starts_is_taken_back() {
+    let bed = Bed::new().await;
+    bed.pass(&[present("a", 1, None)], 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.until(&present("a", 1, None), 2, |report, _| report.rollout == Rollout::Steady).await;
+    let desired = present("a", 2, Some(1));
+    bed.pass(std::slice::from_ref(&desired), 10).await.0.unwrap();
+    let configs = bed.fake.names("configmaps").len();
+    bed.roll("a", &no_image(), 0);
+    let pass = bed.until(&desired, 11, |report, _| report.reason.is_some()).await;
+    assert!(pass.services[0].reason.as_deref().unwrap().contains("is not in the registry"), "{pass:#?}");
+    let pass = bed.until(&desired, 45, |_, pass| !pass.notices.is_empty()).await;
+    assert!(pass.notices[0].message.contains("revision 2 failed and revision 1 is put back"), "{pass:#?}");
+    let label = |bed: &Bed| {
+        bed.fake.get("deployments", "a").unwrap()["spec"]["template"]["metadata"]["labels"]["slipway.dev/revision"].clone()
+    };
+    let pass = bed.until(&desired, 46, |_, _| label(&bed) == "1").await;
+    assert!(matches!(pass.services[0].rollout, Rollout::Stalled { .. }));
+    bed.roll("a", &ready(), 2);
+    // Another daemon does not try it again by itself.
+    let options = EngineOptions::default();
+    let other = ServiceEngine::start(bed.fake.cluster(), bed.registry.clone(), options).await.unwrap();
+    let bed = Bed { engine: Arc::new(Mutex::new(other)), ..bed };
+    let pass = bed.until(&desired, 1, |report, _| report.reason.is_some()).await;
+    assert!(
+        matches!(&pass.services[0].rollout, Rollout::Stalled { reason, .. } if reason.contains("registry")),
+        "{pass:#?}"
+    );
+    assert_eq!(label(&bed), "1");
+    assert_eq!(bed.fake.names("configmaps").len(), configs, "what either revision needs stays");
+    // A third revision is tried, and what only the first two had goes.
+    let desired = present("a", 3, Some(1));
+    bed.until(&desired, 2, |_, _| label(&bed) == "3").await;
+    bed.roll("a", &ready(), 2);
+    bed.until(&desired, 3, |report, _| report.rollout == Rollout::Steady).await;
+    let desired = present("a", 3, Some(3));
+    bed.until(&desired, 4, |_, _| bed.fake.names("configmaps").len() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_deleted_leaves_nothing() {
+    let bed = Bed::new().await;
+    bed.pass(&[present("a", 1, None), present("b", 1, None)], 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.fake.put(
+        "configmaps",
+        json!({"metadata": {"name": "theirs", "labels": {"slipway.dev/service": "a",
+        "app.kubernetes.io/managed-by": "slipway"}, "annotations": {"slipway.dev/name": "a"}}}),
+    );
+    let absent = Desired::Absent { service: "a".into(), why: slipway_orchestrator::Absence::Deleted };
+    for at in 2..100 {
+        let (pass, _) = bed.pass(std::slice::from_ref(&absent), at).await;
+        let pass = pass.unwrap();
+        assert!(pass.unknown == ["b"] || pass.unknown.is_empty(), "{:?}", pass.unknown);
+        if bed.fake.get("deployments", "a").is_none() {
+            // The cluster's garbage collector.
+            bed.fake.names("pods").iter().for_each(|name| drop(bed.fake.delete("pods", name)));
+        }
+        if !pass.forgotten.is_empty() {
+            break;
+        }
+        assert!(at < 99, "{pass:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(bed.fake.names("deployments"), ["b"]);
+    assert!(bed.fake.get("configmaps", "theirs").is_some(), "no member of the set");
+    assert!(!bed.fake.names("services").contains(&"a".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_for_images_and_tells_refusals_once() {
+    let bed = Bed::new().await;
+    *bed.registry.underway.lock().unwrap() = true;
+    let desired = present("a", 1, None);
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 1).await;
+    assert_eq!(pass.unwrap().services[0].reason.as_deref(), Some("pushing the image"));
+    assert!(bed.fake.names("deployments").is_empty());
+    *bed.registry.underway.lock().unwrap() = false;
+    bed.fake.fault(|method, path| {
+        (method == Method::PATCH && path.contains("/deployments/")).then(|| {
+            status(
+                403,
+                "Forbidden",
+                r#"admission webhook "no.example.com" denied the request: no"#,
+                Value::Null,
+            )
+        })
+    });
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 2).await;
+    let pass = pass.unwrap();
+    assert!(pass.notices[0].message.contains("webhook `no.example.com` refuses it (no)"), "{pass:#?}");
+    let wake = pass.wake_at.unwrap();
+    assert_eq!(wake, Duration::from_secs(4));
+    let before = bed.fake.requests().len();
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 3).await;
+    let pass = pass.unwrap();
+    assert!(
+        pass.notices.is_empty() && pass.services[0].reason.as_deref().unwrap().contains("webhook"),
+        "{pass:#?}"
+    );
+    let asked = bed.fake.requests()[before..].iter().filter(|(_, path)| !path.contains("watch=true")).count();
+    assert_eq!(asked, 0, "it waits");
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 5).await;
+    assert!(pass.unwrap().notices.is_empty(), "the same is told once");
+    bed.fake.clear_faults();
+    bed.pass(std::slice::from_ref(&desired), 100).await.0.unwrap();
+    assert_eq!(bed.fake.names("deployments"), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_api_server_nothing_is_concluded() {
+    let bed = Bed::new().await;
+    let desired = present("a", 1, None);
+    bed.pass(std::slice::from_ref(&desired), 1).await.0.unwrap();
+    bed.fake.fault(|_, _| Some(status(503, "ServiceUnavailable", "restarting", Value::Null)));
+    let engine = bed.engine.clone();
+    eventually("the copy is old", || {
+        let store = engine.lock().unwrap().watcher().store().clone();
+        matches!(store.health(), slipway_kubernetes::watch::Health::Old { .. })
+    })
+    .await;
+    let (pass, replicas) = bed
+        .pass(&[Desired::Absent { service: "a".into(), why: slipway_orchestrator::Absence::Deleted }], 2)
+        .await;
+    assert!(pass.unwrap_err().contains("not available") && replicas.is_empty());
+    assert!(bed.fake.get("deployments", "a").is_some());
+}

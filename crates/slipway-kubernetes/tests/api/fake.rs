@@ -1,0 +1,370 @@
+//! An API server in memory: objects, server-side apply of whole objects, deletions by UID, lists and watches with a log
+//! that can be forgotten. Faults are put before it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
+use kube::client::Body;
+use serde_json::{Value, json};
+use slipway_kubernetes::client::{Limiter, Retry};
+use slipway_kubernetes::{Cluster, Discovery};
+use tokio::sync::watch;
+
+pub type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
+type Fault = Box<dyn FnMut(&Method, &str) -> Option<Answer> + Send>;
+
+pub const NAMESPACE: &str = "team-a";
+
+/// Kinds that it serves: group, version, kind, plural.
+const KINDS: &[(&str, &str, &str, &str)] = &[
+    ("", "v1", "Pod", "pods"),
+    ("", "v1", "Service", "services"),
+    ("", "v1", "ConfigMap", "configmaps"),
+    ("", "v1", "Secret", "secrets"),
+    ("", "v1", "ServiceAccount", "serviceaccounts"),
+    ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
+    ("", "v1", "Event", "events"),
+    ("apps", "v1", "Deployment", "deployments"),
+    ("batch", "v1", "Job", "jobs"),
+    ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+    ("networking.k8s.io", "v1", "Ingress", "ingresses"),
+    ("rbac.authorization.k8s.io", "v1", "Role", "roles"),
+    ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+];
+
+#[derive(Clone)]
+pub struct Fake {
+    inner: Arc<Mutex<State>>,
+    changed: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    objects: BTreeMap<(String, String), Value>,
+    log: Vec<(u64, &'static str, String, Value)>,
+    /// Versions up to this one are forgotten.
+    forgotten: u64,
+    faults: Vec<Fault>,
+    requests: Vec<(Method, String)>,
+    /// Watches end after this time.
+    watch_life: Option<Duration>,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        let state = State { version: 100, ..State::default() };
+        Self { inner: Arc::new(Mutex::new(state)), changed: Arc::new(watch::Sender::new(0)) }
+    }
+
+    pub fn cluster(&self) -> Cluster {
+        let fake = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let fake = fake.clone();
+            async move { Ok::<_, std::io::Error>(fake.answer(request).await) }
+        });
+        let client = kube::Client::new(service, NAMESPACE);
+        let retry = Retry {
+            first: Duration::from_millis(5),
+            most: Duration::from_millis(50),
+            total: Duration::from_secs(5),
+        };
+        Cluster::with_limits(client, "https://fake", NAMESPACE, retry, Limiter::new(10_000, 10_000))
+    }
+
+    pub fn applier(&self) -> slipway_kubernetes::apply::Applier {
+        let cluster = self.cluster();
+        let discovery = Arc::new(Discovery::new(cluster.clone()));
+        slipway_kubernetes::apply::Applier::new(cluster, discovery)
+    }
+
+    /// Something that may answer before the server does.
+    pub fn fault(&self, fault: impl FnMut(&Method, &str) -> Option<Answer> + Send + 'static) {
+        self.inner.lock().unwrap().faults.push(Box::new(fault));
+    }
+
+    pub fn clear_faults(&self) {
+        self.inner.lock().unwrap().faults.clear();
+    }
+
+    pub fn watch_life(&self, life: Duration) {
+        self.inner.lock().unwrap().watch_life = Some(life);
+    }
+
+    /// Forgets all versions so far: watches from them get 410.
+    pub fn compact(&self) {
+        let mut state = self.inner.lock().unwrap();
+        state.forgotten = state.version;
+        state.log.clear();
+    }
+
+    pub fn requests(&self) -> Vec<(Method, String)> {
+        self.inner.lock().unwrap().requests.clone()
+    }
+
+    pub fn count(&self, of: impl Fn(&Method, &str) -> bool) -> usize {
+        self.requests().iter().filter(|(method, path)| of(method, path)).count()
+    }
+
+    pub fn forget_requests(&self) {
+        self.inner.lock().unwrap().requests.clear();
+    }
+
+    pub fn get(&self, plural: &str, name: &str) -> Option<Value> {
+        self.inner.lock().unwrap().objects.get(&(plural.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub fn names(&self, plural: &str) -> Vec<String> {
+        let state = self.inner.lock().unwrap();
+        state.objects.keys().filter(|(kind, _)| kind == plural).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Changes or makes an object as somebody else.
+    pub fn put(&self, plural: &str, mut object: Value) {
+        let mut state = self.inner.lock().unwrap();
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let old = state.objects.get(&(plural.to_owned(), name.clone())).cloned();
+        state.version += 1;
+        let version = state.version;
+        let metadata = &mut object["metadata"];
+        metadata["namespace"] = NAMESPACE.into();
+        metadata["resourceVersion"] = version.to_string().into();
+        if metadata["uid"].is_null() {
+            metadata["uid"] = match &old {
+                Some(old) => old["metadata"]["uid"].clone(),
+                None => format!("{version:08x}-0000-4000-8000-{version:012x}").into(),
+            };
+        }
+        let what = if old.is_some() { "MODIFIED" } else { "ADDED" };
+        state.objects.insert((plural.to_owned(), name), object.clone());
+        state.log.push((version, what, plural.to_owned(), object));
+        drop(state);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Changes an object in place.
+    pub fn edit(&self, plural: &str, name: &str, edit: impl FnOnce(&mut Value)) {
+        let mut object = self.get(plural, name).unwrap_or_else(|| panic!("no {plural} {name}"));
+        edit(&mut object);
+        self.put(plural, object);
+    }
+
+    pub fn delete(&self, plural: &str, name: &str) -> Option<Value> {
+        let mut state = self.inner.lock().unwrap();
+        let mut object = state.objects.remove(&(plural.to_owned(), name.to_owned()))?;
+        state.version += 1;
+        let version = state.version;
+        object["metadata"]["resourceVersion"] = version.to_string().into();
+        state.log.push((version, "DELETED", plural.to_owned(), object.clone()));
+        drop(state);
+        self.changed.send_modify(|n| *n += 1);
+        Some(object)
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.to_string();
+        let body = body.collect().await.unwrap().to_bytes();
+        let (fault, life) = {
+            let mut state = self.inner.lock().unwrap();
+            state.requests.push((parts.method.clone(), path.clone()));
+            let fault = state.faults.iter_mut().find_map(|fault| fault(&parts.method, &path));
+            (fault, state.watch_life)
+        };
+        if let Some(answer) = fault {
+            return answer;
+        }
+        let (route, query) = path.split_once('?').unwrap_or((&path, ""));
+        match self.discovery(route) {
+            Some(document) => whole(200, &document),
+            None => self.resource(&parts.method, route, query, &body, life),
+        }
+    }
+
+    fn discovery(&self, route: &str) -> Option<Value> {
+        let list = |group: &str, version: &str| {
+            let own = KINDS.iter().filter(|kind| kind.0 == group && kind.1 == version);
+            let resources: Vec<Value> =
+                own.map(|kind| json!({"name": kind.3, "kind": kind.2, "namespaced": true})).collect();
+            json!({"kind": "APIResourceList", "resources": resources})
+        };
+        match route {
+            "/version" => Some(json!({"major": "1", "minor": "33"})),
+            "/apis" => {
+                let groups: BTreeMap<&str, &str> =
+                    KINDS.iter().filter(|kind| !kind.0.is_empty()).map(|kind| (kind.0, kind.1)).collect();
+                let groups: Vec<Value> = groups
+                    .into_iter()
+                    .map(|(name, version)| {
+                        json!({"name": name, "versions": [{"version": version}], "preferredVersion": {"version": version}})
+                    })
+                    .collect();
+                Some(json!({"kind": "APIGroupList", "groups": groups}))
+            }
+            "/api/v1" => Some(list("", "v1")),
+            _ => {
+                let mut parts = route.strip_prefix("/apis/")?.split('/');
+                let (group, version) = (parts.next()?, parts.next()?);
+                parts.next().is_none().then(|| list(group, version))
+            }
+        }
+    }
+
+    fn resource(
+        &self,
+        method: &Method,
+        route: &str,
+        query: &str,
+        body: &[u8],
+        life: Option<Duration>,
+    ) -> Answer {
+        let Some((_, rest)) = route.split_once(&format!("/namespaces/{NAMESPACE}/")) else {
+            return status(404, "NotFound", &format!("{route} not found"), Value::Null);
+        };
+        let (plural, name) = rest.split_once('/').unwrap_or((rest, ""));
+        let parameter = |key: &str| {
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs
+                .filter(|(k, _)| *k == key)
+                .map(|(_, v)| v.replace("%3D", "=").replace("%2F", "/").replace("%2C", ","))
+                .next()
+        };
+        let selector = parameter("labelSelector").unwrap_or_default();
+        if parameter("watch").is_some() {
+            let from: u64 = parameter("resourceVersion").unwrap().parse().unwrap();
+            return self.watch(plural.to_owned(), selector, from, life);
+        }
+        match (method.as_str(), name) {
+            ("GET", "") => {
+                let state = self.inner.lock().unwrap();
+                let all = state
+                    .objects
+                    .iter()
+                    .filter(|((kind, _), object)| kind == plural && selected(object, &selector));
+                let items: Vec<Value> = all.map(|(_, object)| object.clone()).collect();
+                whole(
+                    200,
+                    &json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}),
+                )
+            }
+            ("GET", name) => match self.get(plural, name) {
+                Some(object) => whole(200, &object),
+                None => missing(name),
+            },
+            ("PATCH", name) => {
+                let dry_run = parameter("dryRun").is_some();
+                whole(200, &self.apply(plural, name, serde_json::from_slice(body).unwrap(), dry_run))
+            }
+            ("DELETE", name) => {
+                let options: Value = serde_json::from_slice(body).unwrap();
+                match self.get(plural, name) {
+                    None => missing(name),
+                    Some(live) if live["metadata"]["uid"] != options["preconditions"]["uid"] => {
+                        status(409, "Conflict", "the UID in the precondition does not match", Value::Null)
+                    }
+                    Some(_) => whole(200, &self.delete(plural, name).unwrap()),
+                }
+            }
+            _ => status(405, "MethodNotAllowed", "no", Value::Null),
+        }
+    }
+
+    /// Ours replaces all but the status: nobody else owns anything here.
+    fn apply(&self, plural: &str, name: &str, mut object: Value, dry_run: bool) -> Value {
+        let live = self.get(plural, name);
+        let mut next = live.clone().unwrap_or_else(|| json!({"metadata": {}}));
+        let before = next.clone();
+        let generation = next["metadata"]["generation"].as_i64();
+        let spec_differs = next["spec"] != object["spec"];
+        for (key, value) in object.as_object_mut().unwrap() {
+            if key != "metadata" {
+                next[key] = value.take();
+            }
+        }
+        for key in ["name", "namespace", "labels", "annotations"] {
+            next["metadata"][key] = object["metadata"][key].clone();
+        }
+        if next["spec"].is_object() && ["deployments", "jobs"].contains(&plural) && spec_differs {
+            next["metadata"]["generation"] = (generation.unwrap_or(0) + 1).into();
+        }
+        if dry_run || next == before {
+            return next;
+        }
+        self.put(plural, next);
+        self.get(plural, name).unwrap()
+    }
+
+    fn watch(&self, plural: String, selector: String, from: u64, life: Option<Duration>) -> Answer {
+        if from < self.inner.lock().unwrap().forgotten {
+            return status(410, "Expired", "too old resource version", Value::Null);
+        }
+        let until = life.map(|life| tokio::time::Instant::now() + life);
+        let start = (self.clone(), self.changed.subscribe(), from);
+        let lines = stream::unfold(start, move |(fake, mut changed, mut at)| {
+            let (plural, selector) = (plural.clone(), selector.clone());
+            async move {
+                loop {
+                    let next = {
+                        let state = fake.inner.lock().unwrap();
+                        let mut log = state.log.iter().filter(|(version, ..)| *version > at);
+                        log.find(|(_, _, kind, object)| *kind == plural && selected(object, &selector))
+                            .cloned()
+                    };
+                    if let Some((version, what, _, object)) = next {
+                        at = version;
+                        let line = format!("{}\n", json!({"type": what, "object": object}));
+                        return Some((Ok(Frame::data(Bytes::from(line))), (fake, changed, at)));
+                    }
+                    let change = async { changed.changed().await.unwrap() };
+                    match until {
+                        None => change.await,
+                        Some(until) => tokio::time::timeout_at(until, change).await.ok()?,
+                    }
+                }
+            }
+        });
+        Response::new(StreamBody::new(lines).boxed_unsync())
+    }
+}
+
+fn selected(object: &Value, selector: &str) -> bool {
+    selector.split(',').filter(|one| !one.is_empty()).all(|one| {
+        let (key, value) = one.split_once('=').unwrap();
+        object["metadata"]["labels"][key] == value
+    })
+}
+
+pub fn whole(code: u16, document: &Value) -> Answer {
+    let body = Full::new(Bytes::from(document.to_string())).map_err(|never| match never {}).boxed_unsync();
+    Response::builder().status(code).body(body).unwrap()
+}
+
+pub fn status(code: u16, reason: &str, message: &str, details: Value) -> Answer {
+    whole(
+        code,
+        &json!({"kind": "Status", "status": "Failure", "reason": reason, "message": message, "code": code, "details": details}),
+    )
+}
+
+fn missing(name: &str) -> Answer {
+    status(404, "NotFound", &format!("{name} not found"), Value::Null)
+}
+
+/// Waits until something is so.
+pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not in 10 s: {what}");
+}

@@ -1,0 +1,10 @@
+//! The client, the watches and the engine against an API server in memory that misbehaves as told.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod apply;
+mod engine;
+mod fake;
+mod requests;
+mod runs;
+mod watches;

@@ -1,0 +1,242 @@
+//! Attempts of gangs, against a cluster whose controllers are played by the test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use slipway_kubernetes::apply::Inventory;
+use slipway_kubernetes::reason::{ReasonKind, RunEnd};
+use slipway_kubernetes::runs::{Budget, Progress, RunOptions, RunPhase, RunUpdate, Runs};
+use slipway_kubernetes::spec::*;
+use slipway_kubernetes::watch::{WatchOptions, Watcher, usual};
+use tokio::sync::{mpsc, watch};
+
+use super::engine::reference;
+use super::fake::{Fake, NAMESPACE, eventually};
+
+fn run() -> TrainingRun {
+    TrainingRun {
+        run: "digits-7".into(),
+        project: "digits".into(),
+        attempt: 0,
+        namespace: NAMESPACE.into(),
+        image: ImagePin { reference: reference("image"), run_as: RunAs::Root, architectures: Vec::new() },
+        tools: reference("tools"),
+        command: vec!["python".into(), "train.py".into()],
+        ranks: 2,
+        min_ranks: None,
+        processes: 1,
+        launcher: Launcher::Torchrun,
+        env: Vec::new(),
+        environment: Environment::default(),
+        resources: PodResources::default(),
+        placement: Placement::default(),
+        workspace: VolumeSource::Bundled,
+        data: None,
+        output: Storage::New { size: 1 << 30, class: None, shared: true },
+        deadline: None,
+        grace: 1,
+        gang: Gang::Emulated,
+        egress: false,
+    }
+}
+
+fn pods(fake: &Fake, job: &str, status: impl Fn(usize) -> Value) {
+    let live = fake.get("jobs", job).unwrap();
+    let template = &live["spec"]["template"]["metadata"];
+    for n in 0..2 {
+        let mut annotations = template["annotations"].clone();
+        annotations["batch.kubernetes.io/job-completion-index"] = n.to_string().into();
+        fake.put(
+            "pods",
+            json!({"apiVersion": "v1", "kind": "Pod", "status": status(n), "spec": {"nodeName": "node-1"},
+                "metadata": {"name": format!("{job}-{n}"), "labels": template["labels"], "annotations": annotations}}),
+        );
+    }
+}
+
+fn end(fake: &Fake, job: &str, condition: &str) {
+    fake.edit("jobs", job, |live| {
+        live["status"] =
+            json!({"conditions": [{"type": condition, "status": "True", "reason": "x", "message": "m"}]});
+    });
+}
+
+fn ended(code: i64, at: &str) -> Value {
+    json!({"phase": if code == 0 { "Succeeded" } else { "Failed" }, "containerStatuses": [{"name": "rank", "restartCount": 0,
+        "state": {"terminated": {"exitCode": code, "finishedAt": at, "reason": "Error"}}}]})
+}
+
+struct Bed {
+    fake: Fake,
+    runs: Runs,
+    _watcher: Watcher,
+}
+
+async fn bed(options: RunOptions) -> Bed {
+    let fake = Fake::new();
+    let applier = fake.applier();
+    let fast = WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() };
+    let watcher = Watcher::start(applier.cluster(), usual(&[]), fast);
+    assert!(watcher.store().filled(Duration::from_secs(5)).await);
+    let inventory = Arc::new(Inventory::new(applier.clone()).unwrap());
+    let runs = Runs::new(applier, inventory, watcher.store().clone(), options);
+    Bed { fake, runs, _watcher: watcher }
+}
+
+struct Driven {
+    handle: tokio::task::JoinHandle<(Option<RunEnd>, TrainingRun)>,
+    updates: mpsc::Receiver<RunUpdate>,
+    cancel: watch::Sender<bool>,
+}
+
+fn drive(bed: &Bed, retries: u32) -> Driven {
+    let (sender, updates) = mpsc::channel(1000);
+    let (cancel, cancelled) = watch::channel(false);
+    let runs = bed.runs.clone();
+    let handle = tokio::spawn(async move {
+        let mut run = run();
+        let end =
+            runs.drive(&mut run, Progress::default(), Budget { retries }, sender, cancelled).await.unwrap();
+        (end, run)
+    });
+    Driven { handle, updates, cancel }
+}
+
+async fn wait_for_job(bed: &Bed, job: &str) {
+    eventually(job, || bed.fake.get("jobs", job).is_some()).await;
+}
+
+#[tokio::test]
+async fn a_gang_that_succeeds() {
+    let bed = bed(RunOptions::default()).await;
+    let mut driven = drive(&bed, 0);
+    wait_for_job(&bed, "digits-7-a0").await;
+    pods(&bed.fake, "digits-7-a0", |_| json!({"phase": "Running"}));
+    eventually("it runs", || bed.runs.phase(&run()) == RunPhase::Running { running: 2 }).await;
+    pods(&bed.fake, "digits-7-a0", |_| ended(0, "1"));
+    end(&bed.fake, "digits-7-a0", "Complete");
+    assert_eq!(driven.handle.await.unwrap().0, Some(RunEnd::Succeeded));
+    let mut phases = Vec::new();
+    while let Some(update) = driven.updates.recv().await {
+        if let RunUpdate::Phase { phase, .. } = update {
+            phases.push(phase);
+        }
+    }
+    assert!(matches!(phases.last(), Some(RunPhase::Ended(RunEnd::Succeeded))), "{phases:?}");
+    assert!(bed.runs.remove("digits-7").await.unwrap() >= 4);
+    assert!(bed.fake.names("jobs").is_empty() && bed.fake.names("persistentvolumeclaims").is_empty());
+    assert_eq!(bed.fake.names("configmaps"), ["slipway-inventory"]);
+}
+
+#[tokio::test]
+async fn the_first_rank_that_fails_is_the_cause_and_the_gang_begins_again() {
+    let bed = bed(RunOptions::default()).await;
+    let mut driven = drive(&bed, 1);
+    for attempt in 0..2 {
+        let job = format!("digits-7-a{attempt}");
+        wait_for_job(&bed, &job).await;
+        pods(&bed.fake, &job, |n| {
+            if n == 1 { ended(3, "2026-01-01T00:00:01Z") } else { ended(1, "2026-01-01T00:00:05Z") }
+        });
+        end(&bed.fake, &job, "Failed");
+        if attempt == 0 {
+            eventually("the attempt is removed as a whole", || bed.fake.get("jobs", &job).is_none()).await;
+            assert!(bed.fake.get("jobs", "digits-7-a1").is_none(), "its pods are still there");
+            bed.fake.names("pods").iter().for_each(|name| drop(bed.fake.delete("pods", name)));
+        }
+    }
+    let (end, run) = driven.handle.await.unwrap();
+    let Some(RunEnd::Failed { rank, exit_code, reason }) = end else { panic!("{end:?}") };
+    assert_eq!((rank, exit_code, reason.kind, run.attempt), (Some(1), Some(3), ReasonKind::Crash, 1));
+    assert!(reason.text.contains("rank 1") && reason.text.contains("exit code 3"), "{}", reason.text);
+    let mut restarts = Vec::new();
+    while let Some(update) = driven.updates.recv().await {
+        if let RunUpdate::Restart { attempt, progress, .. } = update {
+            restarts.push((attempt, progress.charged, progress.disruptions));
+        }
+    }
+    assert_eq!(restarts, [(1, 1, 0)]);
+}
+
+#[tokio::test]
+async fn a_lost_node_is_not_charged() {
+    let bed = bed(RunOptions::default()).await;
+    let driven = drive(&bed, 0);
+    wait_for_job(&bed, "digits-7-a0").await;
+    pods(&bed.fake, "digits-7-a0", |n| {
+        if n == 1 {
+            json!({"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True",
+                "reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint"}]})
+        } else {
+            ended(1, "2026-01-01T00:00:00Z")
+        }
+    });
+    end(&bed.fake, "digits-7-a0", "Failed");
+    eventually("it is removed", || bed.fake.get("jobs", "digits-7-a0").is_none()).await;
+    bed.fake.names("pods").iter().for_each(|name| drop(bed.fake.delete("pods", name)));
+    wait_for_job(&bed, "digits-7-a1").await;
+    assert_eq!(bed.fake.names("persistentvolumeclaims").len(), 1, "the output is the same");
+    pods(&bed.fake, "digits-7-a1", |_| ended(0, "1"));
+    end(&bed.fake, "digits-7-a1", "Complete");
+    assert_eq!(driven.handle.await.unwrap().0, Some(RunEnd::Succeeded));
+}
+
+#[tokio::test]
+async fn a_gang_that_never_comes_up_says_why() {
+    let bed =
+        bed(RunOptions { gang_time: Duration::from_millis(300), disruptions: 0, ..RunOptions::default() })
+            .await;
+    let driven = drive(&bed, 0);
+    wait_for_job(&bed, "digits-7-a0").await;
+    pods(&bed.fake, "digits-7-a0", |n| match n {
+        0 => json!({"phase": "Running"}),
+        _ => json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."}]}),
+    });
+    let Some(RunEnd::Failed { reason, .. }) = driven.handle.await.unwrap().0 else {
+        panic!("it should fail")
+    };
+    assert!(
+        reason.text.contains("not all 2 ranks came up in time: rank 1: no node takes it"),
+        "{}",
+        reason.text
+    );
+    assert!(reason.text.contains("GPU") && reason.kind == ReasonKind::Evicted, "{}", reason.text);
+}
+
+#[tokio::test]
+async fn cancelled_and_deleted() {
+    let bed = bed(RunOptions::default()).await;
+    let driven = drive(&bed, 3);
+    wait_for_job(&bed, "digits-7-a0").await;
+    driven.cancel.send(true).unwrap();
+    assert_eq!(driven.handle.await.unwrap().0, None);
+    assert!(bed.fake.get("jobs", "digits-7-a0").is_none());
+    let driven = drive(&bed, 0);
+    wait_for_job(&bed, "digits-7-a0").await;
+    eventually("it is seen", || bed.runs.phase(&run()) != RunPhase::Missing).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    bed.fake.delete("jobs", "digits-7-a0");
+    let Some(RunEnd::Failed { reason, .. }) = driven.handle.await.unwrap().0 else {
+        panic!("it should fail")
+    };
+    assert!(reason.text.contains("somebody deleted its Job"), "{}", reason.text);
+}
+
+#[tokio::test]
+async fn quotas_that_keep_pods_away_are_told() {
+    let bed = bed(RunOptions::default()).await;
+    let driven = drive(&bed, 0);
+    wait_for_job(&bed, "digits-7-a0").await;
+    let uid = bed.fake.get("jobs", "digits-7-a0").unwrap()["metadata"]["uid"].clone();
+    bed.fake.put(
+        "events",
+        json!({"metadata": {"name": "e"}, "type": "Warning", "reason": "FailedCreate", "involvedObject": {"uid": uid},
+            "lastTimestamp": "2026-01-01T00:00:00Z", "message": "Error creating: pods \"x\" is forbidden: exceeded quota: gpu, requested: pods=1, used: pods=4, limited: pods=4"}),
+    );
+    let quota = |phase: &RunPhase| matches!(phase, RunPhase::Pending { reason: Some(reason), .. } if reason.kind == ReasonKind::Quota);
+    eventually("the quota is told", || quota(&bed.runs.phase(&run()))).await;
+    driven.cancel.send(true).unwrap();
+    driven.handle.await.unwrap();
+}
