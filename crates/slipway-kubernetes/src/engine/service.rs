@@ -140,7 +140,9 @@ pub(super) async fn step(context: &Context<'_>, desired: &Desired, mut state: St
         return (state, Outcome::default());
     }
     let outcome = match desired {
-        Desired::Present { target, stable } => present(context, target, stable.as_ref(), &mut state).await,
+        Desired::Present { target, stable, .. } => {
+            present(context, target, stable.as_ref(), &mut state).await
+        }
         Desired::Absent { service, .. } => absent(context, service).await,
     };
     if outcome.unreachable.is_some() {

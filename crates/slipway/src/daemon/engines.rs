@@ -7,6 +7,7 @@ use slipway_orchestrator::{Endpoint, Engine, EngineError, ObservedReplica};
 use slipway_types::engine::{ClusterSpec, EngineStatus, NATIVE, UseEngine};
 use slipway_types::model::{MODEL_NAME_RULE, valid_model_name};
 use slipway_types::{ApiError, ErrorCode};
+use tokio::sync::watch;
 
 use super::App;
 use super::reconciler::engine_error;
@@ -22,6 +23,8 @@ pub struct Connected {
     pub engine: Arc<dyn Engine>,
     /// Where it is, for people: the API server and the namespace.
     pub place: String,
+    /// Tells of changes there that are worth a pass; absent where an engine has to be looked at to see any.
+    pub changes: Option<watch::Receiver<u64>>,
 }
 
 /// Engines by name.
@@ -52,7 +55,7 @@ impl Slot {
 impl Engines {
     /// This host's engine, and the clusters that the state knows.
     pub fn new(native: Arc<dyn Engine>, state: &State, connect: Box<Connect>) -> Result<Self, ApiError> {
-        let here = Connected { engine: native, place: "this host".to_owned() };
+        let here = Connected { engine: native, place: "this host".to_owned(), changes: None };
         let mut all = BTreeMap::from([(NATIVE.to_owned(), Slot::new(None, Some(here), 0))]);
         for (name, cluster) in state.engines()? {
             all.insert(name, Slot::new(Some(cluster), None, 0));
@@ -87,19 +90,14 @@ impl Engines {
     }
 
     /// The engine of this name in this generation, connecting to it if need be; `None` when it was removed or replaced.
-    pub fn reach(
-        &self,
-        app: &Arc<App>,
-        name: &str,
-        generation: u64,
-    ) -> Result<Option<Arc<dyn Engine>>, ApiError> {
+    pub fn reach(&self, app: &Arc<App>, name: &str, generation: u64) -> Result<Option<Connected>, ApiError> {
         let cluster = {
             let all = self.lock();
             let Some(slot) = all.get(name).filter(|slot| slot.generation == generation) else {
                 return Ok(None);
             };
             match (&slot.connected, &slot.cluster) {
-                (Some(connected), _) => return Ok(Some(Arc::clone(&connected.engine))),
+                (Some(connected), _) => return Ok(Some(connected.clone())),
                 (None, Some(cluster)) => cluster.clone(),
                 (None, None) => return Ok(None),
             }
@@ -109,7 +107,7 @@ impl Engines {
         let Some(slot) = all.get_mut(name).filter(|slot| slot.generation == generation) else {
             return Ok(None);
         };
-        Ok(Some(Arc::clone(&slot.connected.insert(connected).engine)))
+        Ok(Some(slot.connected.insert(connected).clone()))
     }
 
     /// Replicas of each engine as last seen; one that was not looked at since the daemon started is not in it.

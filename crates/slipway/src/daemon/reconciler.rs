@@ -5,17 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use slipway_orchestrator::{Absence, Desired, Endpoint, Engine, EngineError, Pass};
+use slipway_orchestrator::{Absence, Desired, Endpoint, EngineError, Pass};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::data_plane::DataPlane;
 use super::state::ServiceRecord;
-use super::{App, services};
+use super::{App, Connected, services};
 
 /// How often an engine is looked at when nothing happens, and when something does.
 const CALM: Duration = Duration::from_millis(500);
 const BUSY: Duration = Duration::from_millis(50);
+/// As `CALM`, for an engine that tells of changes.
+const TOLD: Duration = Duration::from_secs(10);
 /// Longest pause after passes that failed.
 const LONGEST: Duration = Duration::from_secs(10);
 /// How often engines without a loop are looked for when nothing says that there is one.
@@ -72,12 +75,17 @@ impl Loop {
         let mut changes = self.app.changed.subscribe();
         let mut failures: u32 = 0;
         while !self.app.is_stopping() {
-            let engine = match self.app.engines.reach(&self.app, &self.name, self.generation) {
-                Ok(Some(engine)) => Ok(engine),
+            let connected = match self.app.engines.reach(&self.app, &self.name, self.generation) {
+                Ok(Some(connected)) => Ok(connected),
                 Ok(None) => return,
                 Err(error) => Err(error),
             };
-            let pass = engine.and_then(|engine| self.pass(&*engine));
+            let mut told = connected.as_ref().ok().and_then(|connected| connected.changes.clone());
+            if let Some(told) = &mut told {
+                // What changes from here on is what this pass may not see.
+                told.mark_unchanged();
+            }
+            let pass = connected.and_then(|connected| self.pass(&connected));
             self.app.engines.set_trouble(&self.name, pass.as_ref().err().map(ApiError::chain));
             failures = if pass.is_ok() { 0 } else { failures + 1 };
             let pause = pass.unwrap_or_else(|error| {
@@ -90,13 +98,20 @@ impl Loop {
             });
             handle.block_on(async {
                 // The end of the pause is as good a reason to look again as a change.
-                let _ = tokio::time::timeout(pause, changes.changed()).await;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = changes.changed() => {}
+                    // Changes come in bursts.
+                    () = change(told) => tokio::time::sleep(BUSY).await,
+                }
             });
         }
     }
 
     /// One look at everything that the engine has; gives how long to wait for the next.
-    fn pass(&self, engine: &dyn Engine) -> Result<Duration, ApiError> {
+    fn pass(&self, connected: &Connected) -> Result<Duration, ApiError> {
+        let engine = &*connected.engine;
+        let calm = if connected.changes.is_some() { TOLD } else { CALM };
         let mut records = self.app.state.services()?;
         records.retain(|record| record.engine == self.name);
         let desired: Vec<Desired> = records.iter().map(desired).collect();
@@ -113,7 +128,7 @@ impl Loop {
             })
             .map_err(|error| engine_error(&error))?;
         self.record(&records, &pass)?;
-        let wake = pass.wake_at.map_or(CALM, |at| at.saturating_sub(now).clamp(BUSY, CALM));
+        let wake = pass.wake_at.map_or(calm, |at| at.saturating_sub(now).clamp(BUSY, calm));
         Ok(if pass.busy { BUSY } else { wake })
     }
 
@@ -143,6 +158,16 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// Waits for a change; for ever where nobody tells of any.
+async fn change(told: Option<watch::Receiver<u64>>) {
+    if let Some(mut told) = told
+        && told.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 fn desired(record: &ServiceRecord) -> Desired {
