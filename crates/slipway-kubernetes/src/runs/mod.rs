@@ -18,7 +18,7 @@ use crate::spec::{Gang, TrainingRun};
 use crate::watch::Store;
 
 pub use collect::CollectError;
-pub use drive::{Budget, Progress, RunUpdate};
+pub use drive::{Budget, Progress, Record, RunUpdate};
 pub use follow::RankLine;
 pub use phase::{RunPhase, phase};
 
@@ -67,6 +67,26 @@ pub enum RunError {
         #[source]
         source: ApiError,
     },
+    /// What must be kept to go on with it is not kept.
+    #[error("cannot record how far run {run} is")]
+    Record {
+        /// Which run.
+        run: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// Whether the same may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Apply { source, .. } => source.is_transient(),
+            Self::Api { source, .. } => source.is_transient(),
+            Self::Record { .. } => false,
+        }
+    }
 }
 
 /// Runs of one namespace.
