@@ -140,7 +140,7 @@ impl Driven {
 }
 
 fn present(target: &Revision, stable: Option<&Revision>) -> Desired {
-    Desired::Present { target: target.clone(), stable: stable.cloned() }
+    Desired::Present { target: target.clone(), stable: stable.cloned(), restarts: 0 }
 }
 
 fn steady(_: &Pass, report: &ServiceReport, _: &[ObservedReplica]) -> bool {
