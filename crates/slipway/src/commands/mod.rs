@@ -33,6 +33,7 @@ mod services;
 mod stop;
 mod system;
 mod tag;
+mod top;
 mod train;
 mod up;
 
@@ -88,6 +89,7 @@ pub enum Command {
     Model(model::Args),
     Deploy(deploy::Args),
     Services(services::Args),
+    Top(top::Args),
     Scale(scale::Args),
     Expose(expose::Args),
     Delete(delete::Args),
@@ -158,6 +160,7 @@ pub fn run(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Model(args) => model::run(context, args),
         Command::Deploy(args) => deploy::run(context, args),
         Command::Services(args) => services::run(context, &args),
+        Command::Top(args) => top::run(context, &args),
         Command::Scale(args) => scale::run(context, &args),
         Command::Expose(args) => expose::run(context, &args),
         Command::Delete(args) => delete::run(context, &args),
