@@ -193,7 +193,10 @@ mod tests {
         ];
         assert_eq!(found, expected.map(|(name, mode, text)| (name.to_owned(), mode, text.to_owned())));
         let all = archived(&path("model"), &[]).unwrap();
-        assert_eq!(all.iter().map(|e| e.0.as_str()).collect::<Vec<_>>(), ["deep", "deep/empty", "link", "weights"]);
+        assert_eq!(
+            all.iter().map(|e| e.0.as_str()).collect::<Vec<_>>(),
+            ["deep", "deep/empty", "link", "weights"]
+        );
     }
 
     #[test]

@@ -27,7 +27,10 @@ fn copies_waits_and_archives() {
     let archive = runner(&["archive", &path("to"), "weights", "absent"]);
     assert!(archive.status.success(), "{}", String::from_utf8_lossy(&archive.stderr));
     // A header, the file's block, and the end of an archive.
-    assert_eq!((archive.stdout.len() % 512, &archive.stdout[..7], archive.stdout[512]), (0, &b"weights"[..], b'w'));
+    assert_eq!(
+        (archive.stdout.len() % 512, &archive.stdout[..7], archive.stdout[512]),
+        (0, &b"weights"[..], b'w')
+    );
     assert_eq!(runner(&["archive", &path("absent")]).status.code(), Some(1));
 
     let began = Instant::now();

@@ -47,8 +47,7 @@ pub fn app(settings: Settings, handle: &Handle) -> Result<App, Failure> {
 
 /// Connects to a cluster.
 fn cluster(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
-    let _ = (app, spec);
-    Err(EngineError::Unavailable("clusters are not reached yet".into()))
+    crate::cluster::connect(app, spec)
 }
 
 /// A registry client with the credentials that are kept now.

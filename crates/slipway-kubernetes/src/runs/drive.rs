@@ -175,11 +175,7 @@ impl Runs {
     }
 
     /// Sees to it that nothing of the attempt before is left: both mount the same claim.
-    async fn end_before(
-        &self,
-        run: &TrainingRun,
-        updates: &mpsc::Sender<RunUpdate>,
-    ) -> Result<(), RunError> {
+    async fn end_before(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
         let Some(last) = before(run) else { return Ok(()) };
         self.end_attempt(&last).await?;
         if !self.attempt_gone(&last).await {

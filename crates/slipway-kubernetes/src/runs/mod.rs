@@ -79,11 +79,17 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether the same may succeed later.
+    /// Whether the same may succeed later. Credentials that ran out are renewed by somebody: a run does not end for that.
     pub fn is_transient(&self) -> bool {
+        let passes = |error: &ApiError| {
+            error.is_transient() || matches!(error, ApiError::Credentials { .. }) || error.code() == Some(401)
+        };
         match self {
-            Self::Apply { source, .. } => source.is_transient(),
-            Self::Api { source, .. } => source.is_transient(),
+            Self::Apply { source, .. } => match &**source {
+                ApplyError::Api { source, .. } | ApplyError::Inventory { source, .. } => passes(source),
+                other => other.is_transient(),
+            },
+            Self::Api { source, .. } => passes(source),
             Self::Record { .. } => false,
         }
     }

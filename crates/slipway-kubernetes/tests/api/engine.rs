@@ -85,7 +85,11 @@ fn revision(name: &str, number: u64) -> Revision {
 }
 
 fn present(name: &str, target: u64, stable: Option<u64>) -> Desired {
-    Desired::Present { target: revision(name, target), stable: stable.map(|number| revision(name, number)), restarts: 0 }
+    Desired::Present {
+        target: revision(name, target),
+        stable: stable.map(|number| revision(name, number)),
+        restarts: 0,
+    }
 }
 
 struct Bed {

@@ -26,7 +26,8 @@ echo ok > /tmp/www/v2/health/live
 echo "serving $1"
 exec httpd -f -p 8080 -h /tmp/www
 "#;
-const APPLETS: &[&str] = &["sh", "cp", "rm", "ls", "sleep", "tar", "mkdir", "echo", "httpd", "cat", "seq", "sync"];
+const APPLETS: &[&str] =
+    &["sh", "cp", "rm", "ls", "sleep", "tar", "mkdir", "echo", "httpd", "cat", "seq", "sync"];
 
 fn layer() -> Vec<u8> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());

@@ -75,8 +75,16 @@ async fn a_gang_of_two_comes_back_with_its_output() {
     let driving = {
         let runs = runs.clone();
         tokio::spawn(async move {
-            let end =
-                runs.drive(&mut own, Progress::default(), Budget { retries: 1 }, &|_, _| Ok(()), sender, cancelled).await;
+            let end = runs
+                .drive(
+                    &mut own,
+                    Progress::default(),
+                    Budget { retries: 1 },
+                    &|_, _| Ok(()),
+                    sender,
+                    cancelled,
+                )
+                .await;
             (end, own)
         })
     };

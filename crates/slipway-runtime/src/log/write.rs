@@ -186,7 +186,8 @@ mod tests {
         let time: Timestamp = "2026-01-01T00:00:01.123456789Z".parse().unwrap();
         log.write_line(OutputStream::Stdout, time, "one");
         log.write_line(OutputStream::Stderr, time, &"x".repeat(MAX_TEXT + 1));
-        let read: Vec<_> = crate::LogReader::open(dir.path(), crate::LogOptions::default()).unwrap().collect();
+        let read: Vec<_> =
+            crate::LogReader::open(dir.path(), crate::LogOptions::default()).unwrap().collect();
         let read: Vec<_> = read.into_iter().map(Result::unwrap).collect();
         assert_eq!((read.len(), read[0].text.as_str(), read[0].time), (2, "one", time));
         assert_eq!(read[1].text.len(), MAX_TEXT + 1);

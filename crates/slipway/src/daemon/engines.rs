@@ -10,8 +10,8 @@ use slipway_types::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
 use super::App;
-use super::runs::{self, Driver};
 use super::reconciler::engine_error;
+use super::runs::{self, Driver};
 use super::state::{ServiceRecord, State};
 
 /// Connects to a cluster; the composition root knows how.

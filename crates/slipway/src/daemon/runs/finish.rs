@@ -35,11 +35,7 @@ pub(super) fn outcome(
 }
 
 /// The version that the model in the run's folder becomes.
-pub(super) fn record_version(
-    app: &Arc<App>,
-    status: &RunStatus,
-    spec: &RunSpec,
-) -> Result<u64, ApiError> {
+pub(super) fn record_version(app: &Arc<App>, status: &RunStatus, spec: &RunSpec) -> Result<u64, ApiError> {
     let folder = folder(app, &status.id);
     // A daemon that died after recording the version and before recording the run comes here a second time.
     let version = match models::made_by(app, status)? {
