@@ -2,6 +2,7 @@
 
 mod deployment;
 mod publisher;
+mod runs;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::env_vars;
 
 pub use deployment::deployment;
 use publisher::RegistryPublisher;
+use runs::ClusterRuns;
 
 /// Connects to a cluster and begins to watch its namespace.
 pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
@@ -35,8 +37,17 @@ pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineErr
     let publisher = Arc::new(RegistryPublisher::new(app, spec, cluster.namespace()));
     let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, EngineOptions::new(owner)));
     let engine = KubernetesEngine::new(engine.map_err(|error| unavailable(Box::new(error)))?);
+    let engine = Arc::new(engine);
+    let runs = ClusterRuns::new(
+        app.handle.clone(),
+        spec.clone(),
+        engine.applier().clone(),
+        Arc::clone(engine.inventory()),
+        Arc::clone(engine.store()),
+        Arc::clone(&engine) as _,
+    );
     let changes = Some(engine.store().subscribe());
-    Ok(Connected { engine: Arc::new(engine), place, changes })
+    Ok(Connected { engine, place, runs: Some(Arc::new(runs)), changes })
 }
 
 /// The account of the pod that the daemon runs in, if it does.
