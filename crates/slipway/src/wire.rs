@@ -6,17 +6,17 @@ use std::sync::Arc;
 use slipway_image::build::Builder;
 use slipway_image::registry::Registry;
 use slipway_image::store::Store;
-use slipway_kubernetes::client::{ConnectOptions, InCluster, connect};
+use slipway_kubernetes::client::{ConnectOptions, connect};
 use slipway_kubernetes::routes::RouteWatch;
 use slipway_kubernetes::watch::WatchOptions;
 use slipway_native::{Native, NativeReplicas, ServingFiles};
-use slipway_orchestrator::{Engine, EngineError, Policy, Reconciling};
-use slipway_types::engine::ClusterSpec;
+use slipway_orchestrator::{Engine, Policy, Reconciling};
 use slipway_types::image::RegistrySettings;
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
 
-use crate::daemon::{self, App, Bases, Connected, Engines, State};
+use crate::cluster;
+use crate::daemon::{self, App, Bases, Engines, State};
 use crate::env_vars;
 use crate::failure::{self, Failure};
 use crate::settings::Settings;
@@ -45,32 +45,23 @@ pub fn app(settings: Settings, handle: &Handle) -> Result<App, Failure> {
     let builder = Builder::new(store.clone(), Arc::new(native.clone()), Arc::new(bases));
     let replicas = NativeReplicas::new(native.clone(), root.join("models"), files.clone());
     let here: Arc<dyn Engine> = Arc::new(Reconciling::new(replicas, Policy::default()));
-    let engines = Engines::new(here, &state, Box::new(cluster)).map_err(Failure::from)?;
+    let engines = Engines::new(here, &state, Box::new(cluster::engine)).map_err(Failure::from)?;
     Ok(App::new(settings, state, store, native, builder, files, engines, handle.clone()))
-}
-
-/// Connects to a cluster.
-fn cluster(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
-    let _ = (app, spec);
-    Err(EngineError::Unavailable("clusters are not reached yet".into()))
 }
 
 /// What a gateway in a pod of a cluster routes to.
 pub async fn pod_routes(namespace: &str) -> Result<RouteWatch, Failure> {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let server = variable(env_vars::KUBERNETES_SERVICE_HOST).zip(variable(env_vars::KUBERNETES_SERVICE_PORT));
-    let Some((host, port)) = server else {
+    let Some(account) = cluster::pod_account() else {
         let reason = format!("{} is not set: this is no pod", env_vars::KUBERNETES_SERVICE_HOST);
         return Err(ApiError::new(ErrorCode::InvalidArgument, reason).into());
     };
     let options = ConnectOptions {
-        in_cluster: Some(InCluster::new(&host, &port)),
+        in_cluster: Some(account),
         namespace: Some(namespace.to_owned()),
         ..ConnectOptions::default()
     };
-    let cluster = connect(&options)
-        .await
-        .map_err(|error| ApiError::from_error(ErrorCode::Unavailable, &error))?;
+    let cluster =
+        connect(&options).await.map_err(|error| ApiError::from_error(ErrorCode::Unavailable, &error))?;
     Ok(RouteWatch::start(&cluster, WatchOptions::default()))
 }
 

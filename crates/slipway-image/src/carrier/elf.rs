@@ -71,7 +71,8 @@ impl Elf {
             .collect();
         let Some((_, texts)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else { return Ok(elf) };
         // The table of texts is told by the address that it is loaded at.
-        let inside = |s: &&Segment| s.kind == PT_LOAD && (s.address..s.address.saturating_add(s.size)).contains(texts);
+        let inside =
+            |s: &&Segment| s.kind == PT_LOAD && (s.address..s.address.saturating_add(s.size)).contains(texts);
         let home = segments.iter().find(inside).ok_or_else(|| bad("its texts are in no segment"))?;
         let texts = home.offset.saturating_add(texts - home.address);
         let read = |offset: u64| {

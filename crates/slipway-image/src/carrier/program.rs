@@ -62,7 +62,8 @@ impl Program {
         let loader = read(Path::new(&interpreter))?;
         let loaded = Loaded::read(maps)?;
         let mut done: BTreeSet<String> = loader.name.into_iter().collect();
-        let mut wanted: Vec<(String, PathBuf)> = own.needed.into_iter().map(|name| (name, exe.clone())).collect();
+        let mut wanted: Vec<(String, PathBuf)> =
+            own.needed.into_iter().map(|name| (name, exe.clone())).collect();
         while let Some((name, user)) = wanted.pop() {
             if !done.insert(name.clone()) {
                 continue;

@@ -16,7 +16,7 @@ mod logs;
 mod models;
 pub mod publish;
 mod reconciler;
-mod runs;
+pub mod runs;
 mod services;
 mod state;
 mod up;

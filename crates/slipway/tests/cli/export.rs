@@ -94,6 +94,43 @@ fn a_service_becomes_files_and_images() {
 }
 
 #[test]
+fn the_gateway_is_an_image_of_the_program_that_runs() {
+    let s = Slipway::new();
+    s.python();
+    tiny_project(&s, "p", 2.0);
+    assert_eq!(s.run(&["up", "p"]).code, 0);
+    let registry = Registry::start(&s.path("registry"), "");
+    let host = format!("127.0.0.1:{}", registry.port);
+    let base = ["export", "kubernetes", "tiny", "--registry", &host];
+    let export = |more: &[&str]| s.run(&[&base[..], more].concat());
+    let planned = export(&["--gateway", "--gateway-replicas", "3", "--no-push"]).ok();
+    let done = export(&["--gateway", "--gateway-replicas", "3"]);
+    assert!(done.stderr.contains("gateway: "), "{}", done.stderr);
+    assert_eq!(done.ok(), planned, "the digest is known before it is sent");
+    for part in
+        ["# Deployment slipway-gateway", "replicas: 3", "slipway.dev/route", "runAsUser: 65532", "kind: Role"]
+    {
+        assert!(planned.contains(part), "{part} is missing in\n{planned}");
+    }
+    let plain = export(&[]).ok();
+    assert!(!plain.contains("slipway-gateway") && !plain.contains("slipway.dev/route"), "{plain}");
+    export(&["--gateway-replicas", "3"]).fails(2);
+
+    // It runs by itself, as nobody, with a root that it cannot write to.
+    let found = references(&planned, &host);
+    let image = found.iter().find(|reference| reference.contains("slipway-gateway@")).unwrap();
+    s.run(&["pull", image]).ok();
+    let run = ["run", "--rm", "--read-only", image, "gateway"];
+    let waited = s.run(&[&run[..], &["wait", "0"]].concat());
+    assert_eq!((waited.code, waited.stderr.as_str()), (0, ""), "{}", waited.stdout);
+    let cluster = ["--in-cluster", "--namespace", "a", "--listen", "127.0.0.1:8080"];
+    let stderr = s.run(&[&run[..], &cluster].concat()).fails(2);
+    assert!(stderr.contains("KUBERNETES_SERVICE_HOST"), "{stderr}");
+    s.run(&[&run[..], &["--in-cluster"]].concat()).fails(2);
+    s.finish();
+}
+
+#[test]
 fn forms_options_and_mistakes() {
     let s = Slipway::new();
     s.python();

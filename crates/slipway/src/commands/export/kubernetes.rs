@@ -7,8 +7,7 @@ use slipway_kubernetes::capabilities::{InvalidVersion, Version};
 use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
 use slipway_kubernetes::render::{RenderError, Rendered, render_gateway, render_service};
 use slipway_kubernetes::spec::{
-    Autoscaling, Exposure, GatewayDeployment, GatewayRef, ImagePin, ModelContent, ModelDelivery, Placement,
-    PodResources, RunAs, ServiceDeployment,
+    Autoscaling, Exposure, GatewayDeployment, GatewayRef, Placement, ServiceDeployment,
 };
 use slipway_kubernetes::{Capabilities, names};
 use slipway_types::image::TransferEvent;
@@ -17,7 +16,7 @@ use slipway_types::{ApiError, ErrorCode, Reference};
 
 use super::super::Context;
 use super::super::exposure::ExposureArgs;
-use crate::daemon::publish::GATEWAY_USER;
+use crate::cluster;
 use crate::failure::Failure;
 use crate::owned_folder::OwnedFolder;
 use crate::progress::TransferProgress;
@@ -25,9 +24,6 @@ use crate::project_file::LoadedProject;
 
 /// First version of Kubernetes in which image volumes can be switched on.
 const IMAGE_VOLUMES: Version = Version::v1(31);
-
-/// Name of our gateway in its namespace; all services of the namespace share it.
-const GATEWAY: &str = "slipway-gateway";
 
 /// Push what a service needs to a registry and write it as YAML for `kubectl apply`; no operator is needed in the cluster
 #[derive(Debug, clap::Args)]
@@ -56,7 +52,7 @@ pub struct Args {
     #[arg(long)]
     gateway: bool,
     /// How many pods the gateway has
-    #[arg(long, value_name = "COUNT", default_value_t = 2, requires = "gateway", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = cluster::GATEWAY_REPLICAS, requires = "gateway", value_parser = clap::value_parser!(u32).range(1..))]
     gateway_replicas: u32,
     /// Oldest version of Kubernetes that shall take the objects [default: 1.29]
     #[arg(long, value_name = "VERSION", value_parser = version)]
@@ -115,7 +111,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         }
     };
     let published = publish(context, args, service)?;
-    let gateway = published.gateway.clone().map(|image| gateway(args, image, &published.architecture));
+    let gateway = published.gateway.clone().map(|image| gateway(args, image));
     let spec = deployment(args, published, exposure);
     let chart = ChartName {
         name: names::map(&spec.spec.name).map_err(|e| Failure::usage(e.to_string()))?,
@@ -211,58 +207,29 @@ fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedS
     outcome
 }
 
-fn gateway(args: &Args, image: Reference, architecture: &str) -> GatewayDeployment {
-    let (uid, gid) = GATEWAY_USER;
+fn gateway(args: &Args, image: Reference) -> GatewayDeployment {
     GatewayDeployment {
-        name: GATEWAY.to_owned(),
-        namespace: args.namespace.clone(),
-        image: ImagePin {
-            reference: image,
-            run_as: RunAs::User { uid, gid },
-            architectures: vec![architecture.to_owned()],
-        },
         replicas: args.gateway_replicas,
-        exposure: Exposure::ClusterIp,
-        resources: PodResources::default(),
         placement: Placement { image_pull_secrets: args.pull_secrets.clone(), ..Placement::default() },
-        service_annotations: Default::default(),
+        ..cluster::gateway(image, &args.namespace)
     }
 }
 
-fn deployment(args: &Args, published: PublishedService, exposure: Exposure) -> ServiceDeployment {
-    let mut spec = published.spec;
+fn deployment(args: &Args, mut published: PublishedService, exposure: Exposure) -> ServiceDeployment {
     if let Some(replicas) = args.replicas {
-        spec.replicas = replicas;
+        published.spec.replicas = replicas;
     }
-    let run_as = match (published.uid, published.gid) {
-        (0, _) => RunAs::Root,
-        (uid, gid) => RunAs::User { uid, gid },
-    };
     ServiceDeployment {
-        spec,
-        revision: published.revision,
-        namespace: args.namespace.clone(),
-        image: ImagePin { reference: published.image, run_as, architectures: vec![published.architecture] },
-        model: ModelContent {
-            reference: published.model,
-            format: published.format,
-            labels: published.labels,
-            delivery: ModelDelivery::Auto,
-        },
-        tools: published.tools,
         exposure,
-        gateway: args.gateway.then(|| GatewayRef { name: GATEWAY.to_owned() }),
+        gateway: args.gateway.then(|| GatewayRef { name: cluster::GATEWAY.to_owned() }),
         autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
             min,
             max,
             cpu_percent: args.cpu_target,
             ..Autoscaling::default()
         }),
-        resources: Default::default(),
         placement: Placement { image_pull_secrets: args.pull_secrets.clone(), ..Placement::default() },
-        environment: Default::default(),
-        egress: false,
-        scrape_from: None,
+        ..cluster::deployment(published, &args.namespace)
     }
 }
 

@@ -46,7 +46,8 @@ fn ask(kept: &mut Option<TcpStream>, address: SocketAddr, head: &str, body: &str
         let text = String::from_utf8_lossy(&bytes);
         let Some((head, rest)) = text.split_once("\r\n\r\n") else { continue };
         let head = head.to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         if rest.len() < length.expect("answers say their length") {
             continue;
         }
@@ -63,7 +64,12 @@ fn ask(kept: &mut Option<TcpStream>, address: SocketAddr, head: &str, body: &str
 
 /// Clients that ask one request after the other while something happens: one with a connection for each, one that keeps
 /// its connection. What was not a right answer, by kind, and how many were asked for.
-fn under_load(address: SocketAddr, body: &str, right: &Value, happens: impl FnOnce()) -> (BTreeMap<String, usize>, usize) {
+fn under_load(
+    address: SocketAddr,
+    body: &str,
+    right: &Value,
+    happens: impl FnOnce(),
+) -> (BTreeMap<String, usize>, usize) {
     let head = format!("POST /v1/models/{NAME}:predict HTTP/1.1\r\nhost: {NAME}");
     let (ended, outcomes) = (AtomicBool::new(false), Mutex::new((BTreeMap::new(), 0)));
     let client = |keep: bool| {
@@ -140,7 +146,8 @@ fn two_gateway_pods_before_two_replicas_lose_no_request() {
     s.run(&[&export[..], &["--gateway", "--replicas", "2", "-o", folder]].concat()).ok();
     cluster.apply(folder, GATEWAY);
     ready(&cluster, NAME);
-    let (gateways, replicas) = (format!("slipway.dev/gateway={GATEWAY}"), format!("slipway.dev/service={NAME}"));
+    let (gateways, replicas) =
+        (format!("slipway.dev/gateway={GATEWAY}"), format!("slipway.dev/service={NAME}"));
     assert_eq!((pods(&cluster, &gateways).len(), pods(&cluster, &replicas).len()), (2, 2));
 
     // Through the service's own Service and through the gateway's.
@@ -153,13 +160,18 @@ fn two_gateway_pods_before_two_replicas_lose_no_request() {
         ask(&mut None, address, &format!("GET {target} HTTP/1.1\r\nhost: {host}"), "").unwrap()
     };
     let index: Value = serde_json::from_str(&get("/", "10.0.0.1").body).unwrap();
-    assert_eq!((&index["services"][0]["name"], &index["services"][0]["usable_replicas"]), (&NAME.into(), &2.into()));
+    assert_eq!(
+        (&index["services"][0]["name"], &index["services"][0]["usable_replicas"]),
+        (&NAME.into(), &2.into())
+    );
     let metadata = get(&format!("/v2/models/{NAME}"), &format!("{NAME}.{}.svc", cluster.namespace));
     assert_eq!(metadata.status, 200, "{}", metadata.body);
     let account = format!("system:serviceaccount:{}:{GATEWAY}", cluster.namespace);
-    for (verb, what, expected) in
-        [("watch", "endpointslices.discovery.k8s.io", "yes"), ("get", "secrets", "no"), ("patch", "services", "no")]
-    {
+    for (verb, what, expected) in [
+        ("watch", "endpointslices.discovery.k8s.io", "yes"),
+        ("get", "secrets", "no"),
+        ("patch", "services", "no"),
+    ] {
         let asked = cluster.command(&["auth", "can-i", verb, what, "--as", &account]);
         assert_eq!(String::from_utf8_lossy(&asked.stdout).trim(), expected, "{verb} {what}");
     }
@@ -193,7 +205,8 @@ fn two_gateway_pods_before_two_replicas_lose_no_request() {
     assert!(wrong.keys().all(|kind| kind == "503 with Retry-After"), "{wrong:?} of {asked}");
 
     let lines = cluster.kubectl(&["logs", "--selector", &gateways, "--container", "gateway", "--tail=-1"]);
-    let logged = |line: &str| line.contains("\"status\":200") && line.contains(&format!("\"backend\":\"{NAME}-"));
+    let logged =
+        |line: &str| line.contains("\"status\":200") && line.contains(&format!("\"backend\":\"{NAME}-"));
     assert!(lines.lines().any(logged), "the access log names pods:\n{lines:.2000}");
     cluster.delete(folder);
     s.finish();
