@@ -345,8 +345,11 @@ impl Fake {
 
 fn selected(object: &Value, selector: &str) -> bool {
     selector.split(',').filter(|one| !one.is_empty()).all(|one| {
-        let (key, value) = one.split_once('=').unwrap();
-        object["metadata"]["labels"][key] == value
+        let labels = &object["metadata"]["labels"];
+        match one.split_once('=') {
+            Some((key, value)) => labels[key] == value,
+            None => labels[one].is_string(),
+        }
     })
 }
 
