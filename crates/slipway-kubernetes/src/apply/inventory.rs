@@ -1,6 +1,7 @@
 //! What of ours a namespace has, and the removal of what is wanted no more.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -8,7 +9,11 @@ use tokio::sync::Mutex;
 use super::{Applier, ApplyError, ApplyOptions};
 use crate::client::{Dependents, DiscoverError, Selection};
 use crate::object::{Object, ObjectKey};
-use crate::render::inventory::{ApplySet, Doomed, KINDS_ANNOTATION, PARENT, PART_OF_LABEL};
+use crate::render::inventory::{ApplySet, Doomed, KINDS_ANNOTATION, PART_OF_LABEL};
+
+/// How often, and with which pauses, it is looked whether deleted objects are gone.
+const GOING_LOOKS: u32 = 40;
+const GOING_PAUSE: Duration = Duration::from_millis(250);
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +22,7 @@ pub struct Pruned {
     pub deleted: Vec<ObjectKey>,
 }
 
-/// The inventory of one namespace.
+/// The inventory of one owner in one namespace.
 pub struct Inventory {
     applier: Applier,
     set: ApplySet,
@@ -26,9 +31,9 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// The inventory of the cluster's chosen namespace.
+    /// The inventory of the applier's owner in the cluster's chosen namespace.
     pub fn new(applier: Applier) -> Result<Self, ApplyError> {
-        let set = ApplySet::new(applier.cluster().namespace())?;
+        let set = ApplySet::new(applier.cluster().namespace(), applier.owner())?;
         Ok(Self { applier, set, kinds: Mutex::new(None) })
     }
 
@@ -75,7 +80,7 @@ impl Inventory {
         let parent = self
             .applier
             .cluster()
-            .get_metadata(&resource, self.namespace(), PARENT)
+            .get_metadata(&resource, self.namespace(), self.set.parent_name())
             .await
             .map_err(|source| self.failed(source))?;
         let text = parent
@@ -142,6 +147,19 @@ impl Inventory {
         Ok(pruned)
     }
 
+    /// Deletes all members but claims, and the parent once they are gone.
+    pub async fn remove_everything(&self) -> Result<(), ApplyError> {
+        let live = self.members(None).await?;
+        self.prune(&live, &[]).await?;
+        for _ in 0..GOING_LOOKS {
+            if self.remove_if_empty().await? || self.recorded().await?.is_empty() {
+                break;
+            }
+            tokio::time::sleep(GOING_PAUSE).await;
+        }
+        Ok(())
+    }
+
     /// Deletes one object. `false`: it was gone.
     pub(crate) async fn delete(&self, doomed: &Doomed) -> Result<bool, ApplyError> {
         let resource = self.applier.discovery().resource(&doomed.api_version, &doomed.key.kind).await?;
@@ -161,7 +179,7 @@ impl Inventory {
         let resource = self.applier.discovery().resource("v1", "ConfigMap").await?;
         let cluster = self.applier.cluster();
         let parent = cluster
-            .get_metadata(&resource, self.namespace(), PARENT)
+            .get_metadata(&resource, self.namespace(), self.set.parent_name())
             .await
             .map_err(|source| self.failed(source))?;
         let Some(uid) = parent.as_ref().and_then(|parent| parent["metadata"]["uid"].as_str()) else {
@@ -169,7 +187,7 @@ impl Inventory {
         };
         *known = None;
         cluster
-            .delete(&resource, self.namespace(), PARENT, uid, Dependents::Background)
+            .delete(&resource, self.namespace(), self.set.parent_name(), uid, Dependents::Background)
             .await
             .map_err(|source| self.failed(source))
     }

@@ -3,10 +3,13 @@
 //! Kubernetes itself keeps the pods: a [`Deployment`](crate::render) replaces what ends and rolls out what changes. So one
 //! pass here looks, applies what differs, and tells; it never starts or stops a pod.
 
+mod kubernetes;
+mod logs;
 mod observe;
 mod publisher;
 mod rollout;
 mod service;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -22,8 +25,9 @@ use tokio::runtime::Handle;
 use crate::apply::{Applier, ApplyError, Inventory};
 use crate::client::{Cluster, Discovery, ExecError, ExecOptions, LogError, LogOptions, Logs, Process};
 use crate::render::SERVICE_LABEL;
-use crate::watch::{Health, Snapshot, WatchOptions, Watcher, usual};
+use crate::watch::{Health, Snapshot, Store, WatchOptions, Watcher, usual};
 
+pub use kubernetes::KubernetesEngine;
 pub use observe::{Address, Reach, container_id, replicas};
 pub use publisher::{Publication, PublishError, Publisher};
 pub use rollout::{Progress, progress};
@@ -36,11 +40,16 @@ const PARALLEL: usize = 16;
 const FILL_TIME: Duration = Duration::from_secs(20);
 
 /// How the engine behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
+    /// Id of the daemon, which never changes as long as its state folder is there, of letters and digits. Everything
+    /// that the engine applies has it, and it touches nothing of another owner.
+    pub owner: String,
     /// How long a new revision may be stuck in what does not pass by itself (no image, crashes, a wrong configuration)
     /// before the stable one is put back. The Deployment's own deadline does the same, later, for everything else.
     pub patience: Duration,
+    /// How long it may be stuck so before that is said to whoever waits.
+    pub telling: Duration,
     /// Wait after a service could not be applied; doubles up to `retry_most`.
     pub retry_first: Duration,
     /// Longest such wait.
@@ -49,10 +58,13 @@ pub struct EngineOptions {
     pub watch: WatchOptions,
 }
 
-impl Default for EngineOptions {
-    fn default() -> Self {
+impl EngineOptions {
+    /// The usual ones, for an owner.
+    pub fn new(owner: impl Into<String>) -> Self {
         Self {
+            owner: owner.into(),
             patience: Duration::from_secs(120),
+            telling: Duration::from_secs(15),
             retry_first: Duration::from_secs(2),
             retry_most: Duration::from_secs(60),
             watch: WatchOptions::default(),
@@ -69,7 +81,7 @@ pub struct Pass {
     pub completed: Vec<(String, u64)>,
     /// Absent services of which nothing is left.
     pub forgotten: Vec<String>,
-    /// Services of ours in the namespace that nobody asked about. Another daemon may have declared them.
+    /// Services of ours in the namespace that nobody asked about.
     pub unknown: Vec<String>,
     /// Events to record.
     pub notices: Vec<Notice>,
@@ -88,6 +100,8 @@ pub struct ServiceReport {
     pub address: Option<Address>,
     /// Why it is not as declared, in one sentence with what to do.
     pub reason: Option<String>,
+    /// As `reason`, where it is no use to wait for the declared revision.
+    pub failing: Option<String>,
     /// What the cluster cannot give.
     pub warnings: Vec<String>,
 }
@@ -115,6 +129,8 @@ impl ServiceEngine {
     ) -> Result<Self, ApplyError> {
         let handle = Handle::current();
         let discovery = Arc::new(Discovery::new(cluster.clone()));
+        let applier = Applier::new(cluster.clone(), Arc::clone(&discovery), &options.owner);
+        let inventory = Arc::new(Inventory::new(applier.clone())?);
         let caps = discovery.capabilities().await?;
         let mut more = Vec::new();
         if let Some(version) = &caps.gateway_api {
@@ -127,9 +143,7 @@ impl ServiceEngine {
                 discovery.resource(&format!("resource.k8s.io/{version}"), "ResourceClaimTemplate").await?,
             );
         }
-        let watcher = Watcher::start(&cluster, usual(&more), options.watch);
-        let applier = Applier::new(cluster, discovery);
-        let inventory = Arc::new(Inventory::new(applier.clone())?);
+        let watcher = Watcher::start(&cluster, usual(&options.owner, &more), options.watch);
         Ok(Self {
             handle,
             applier,
@@ -167,7 +181,7 @@ impl ServiceEngine {
         publish: &mut dyn FnMut(&[ObservedReplica]) -> Result<(), EngineError>,
     ) -> Result<Pass, EngineError> {
         let handle = self.handle.clone();
-        self.believe(&handle)?;
+        believe(self.watcher.store(), &handle)?;
         let snapshot = self.watcher.store().snapshot();
         self.note_ready(&snapshot);
         let asked: BTreeSet<&str> = desired.iter().map(Desired::service).collect();
@@ -175,23 +189,6 @@ impl ServiceEngine {
         seen.retain(|replica| asked.contains(replica.service.as_str()));
         publish(&seen)?;
         handle.block_on(self.reconcile(desired, now, &snapshot))
-    }
-
-    /// The copy must be whole, and kept: on an old one, what is missing may well be there.
-    fn believe(&self, handle: &Handle) -> Result<(), EngineError> {
-        let store = self.watcher.store();
-        if matches!(store.health(), Health::Filling { .. }) {
-            handle.block_on(store.filled(FILL_TIME));
-        }
-        match store.health() {
-            Health::Good => Ok(()),
-            Health::Filling { trouble } => {
-                let text =
-                    trouble.unwrap_or_else(|| "the cluster's objects are still being listed".to_owned());
-                Err(EngineError::Unavailable(text.into()))
-            }
-            Health::Old { trouble } => Err(EngineError::Unavailable(trouble.into())),
-        }
     }
 
     fn note_ready(&mut self, snapshot: &Snapshot) {
@@ -223,11 +220,13 @@ impl ServiceEngine {
             known: &known,
             now,
             unreachable: &unreachable,
+            gateway_address: None,
         };
         let mut pass = Pass::default();
         let gateway = self.gateway.take().unwrap_or_default();
         let (gateway, outcome) = service::gateway(&context, gateway).await;
         self.gateway = Some(gateway);
+        let context = Context { gateway_address: outcome.address.clone(), ..context };
         let mut failure = merge(&mut pass, outcome);
         let mut states = std::mem::take(&mut self.states);
         let jobs = desired.iter().map(|one| {
@@ -247,6 +246,14 @@ impl ServiceEngine {
         match failure {
             Some(error) => Err(EngineError::Unavailable(Box::new(error))),
             None => Ok(pass),
+        }
+    }
+
+    /// What failed of a service before counts no more.
+    pub fn try_again(&mut self, service: &str) {
+        self.publisher.try_again(service);
+        if let Some(state) = self.states.get_mut(service) {
+            state.try_again();
         }
     }
 
@@ -289,4 +296,19 @@ fn merge(pass: &mut Pass, outcome: service::Outcome) -> Option<ApplyError> {
         (a, b) => a.or(b),
     };
     outcome.unreachable
+}
+
+/// The copy must be whole, and kept: on an old one, what is missing may well be there.
+fn believe(store: &Store, handle: &Handle) -> Result<(), EngineError> {
+    if matches!(store.health(), Health::Filling { .. }) {
+        handle.block_on(store.filled(FILL_TIME));
+    }
+    match store.health() {
+        Health::Good => Ok(()),
+        Health::Filling { trouble } => {
+            let text = trouble.unwrap_or_else(|| "the cluster's objects are still being listed".to_owned());
+            Err(EngineError::Unavailable(text.into()))
+        }
+        Health::Old { trouble } => Err(EngineError::Unavailable(trouble.into())),
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use slipway_orchestrator::{Desired, Notice, Revision, Rollout};
 
-use super::observe::address;
+use super::observe::{Address, Reach, address};
 use super::publisher::{Publication, Publisher};
 use super::rollout::{Progress, progress};
 use super::{EngineOptions, ServiceReport};
@@ -16,7 +16,7 @@ use crate::apply::{Applier, ApplyError, ApplyOptions, Inventory, Mark};
 use crate::names::{self, NAME_ANNOTATION};
 use crate::object::ObjectKey;
 use crate::render::{GATEWAY_LABEL, RenderError, Rendered, SERVICE_LABEL, render_gateway, render_service};
-use crate::spec::ServiceDeployment;
+use crate::spec::{Exposure, GatewayDeployment, ServiceDeployment};
 use crate::watch::Snapshot;
 
 /// Annotation of a Deployment that was put back: the revision that failed, and why.
@@ -44,6 +44,8 @@ pub(super) struct State {
     error: Option<String>,
     /// A revision that failed, and why.
     failed: Option<(u64, String)>,
+    /// A revision that a user asked for again after it failed.
+    forgiven: Option<u64>,
     /// The revision that is stuck, since when.
     stuck: Option<(u64, Duration)>,
 }
@@ -57,6 +59,8 @@ pub(super) struct Outcome {
     pub notices: Vec<Notice>,
     pub wake_at: Option<Duration>,
     pub unreachable: Option<ApplyError>,
+    /// Of the gateway.
+    pub address: Option<Address>,
 }
 
 /// What all services of a pass share.
@@ -70,6 +74,8 @@ pub(super) struct Context<'a> {
     pub now: Duration,
     /// Set by the first that finds no API server: the others need not wait for it as well.
     pub unreachable: &'a AtomicBool,
+    /// Where the gateway answers, once it is known.
+    pub gateway_address: Option<Address>,
 }
 
 /// The copy, sorted for look-ups.
@@ -78,6 +84,7 @@ pub(super) struct Known<'a> {
     by_service: HashMap<&'a str, Vec<&'a Value>>,
     by_gateway: Vec<&'a Value>,
     pods: BTreeMap<&'a str, Vec<&'a Value>>,
+    gateway_pods: Vec<&'a Value>,
     events: BTreeMap<&'a str, Vec<&'a Value>>,
 }
 
@@ -88,6 +95,7 @@ impl<'a> Known<'a> {
             by_service: HashMap::new(),
             by_gateway: Vec::new(),
             pods: snapshot.by_label("Pod", SERVICE_LABEL),
+            gateway_pods: snapshot.by_label("Pod", GATEWAY_LABEL).into_values().flatten().collect(),
             events: snapshot.events(),
         };
         for object in snapshot.all().filter(|object| object["kind"] != "Pod") {
@@ -244,16 +252,37 @@ async fn present(
     };
     let service_key = ObjectKey { group: String::new(), kind: "Service".to_owned(), ..deployment_key };
     let only: Vec<&Value> = pods.iter().map(|(pod, _)| *pod).collect();
-    let address = address(&spec, context.known.objects.get(&service_key).copied(), &only);
+    let live = context.known.objects.get(&service_key).copied();
+    let own = || address(&spec.exposure, &spec.namespace, live, &only);
+    // Behind a gateway that is reached from outside, that is the way in.
+    let through = context.gateway_address.clone().filter(|at| {
+        spec.gateway.is_some() && spec.exposure == Exposure::ClusterIp && at.reach != Reach::Cluster
+    });
+    let address = through.or_else(own);
     if !state.settled {
         let until = state.applied_at + LAG;
         outcome.wake_at = Some(outcome.wake_at.map_or(until, |at| at.min(until)));
+    }
+    let stuck_for = |(number, since): (u64, Duration)| {
+        number == effective.number && context.now >= since + context.options.telling
+    };
+    let failing = match &rollout {
+        Rollout::Stalled { reason, .. } => Some(reason.clone()),
+        _ if state.stuck.is_some_and(stuck_for) => reason.clone(),
+        _ => None,
+    };
+    if let Some((_, since)) = state.stuck {
+        let until = since + context.options.telling;
+        if until > context.now {
+            outcome.wake_at = Some(outcome.wake_at.map_or(until, |at| at.min(until)));
+        }
     }
     outcome.report = Some(ServiceReport {
         service: name.clone(),
         rollout,
         address,
         reason,
+        failing,
         warnings: state.warnings.clone(),
     });
     outcome.notices = notices;
@@ -267,6 +296,10 @@ fn progressing(available: u32, target: &Revision) -> Rollout {
 fn report(state: &State, name: &str, rollout: Rollout, reason: Option<String>) -> Outcome {
     let report = ServiceReport {
         service: name.to_owned(),
+        failing: match &rollout {
+            Rollout::Stalled { reason, .. } => Some(reason.clone()),
+            _ => None,
+        },
         rollout,
         address: None,
         reason,
@@ -285,6 +318,7 @@ fn remember_failure(state: &mut State, live: Option<&Value>, target: u64) {
         && let Some(text) = live.and_then(|live| live["metadata"]["annotations"][FAILED_ANNOTATION].as_str())
         && let Some((number, reason)) = text.split_once(": ")
         && let Ok(number) = number.parse()
+        && state.forgiven != Some(number)
     {
         state.failed = Some((number, reason.to_owned()));
     }
@@ -366,12 +400,15 @@ async fn apply_if_needed(
     state.tried.clone_from(&hash);
     let mut rendered = render()?;
     context.inventory.adopt(&mut rendered.objects).await?;
-    let mut marks = BTreeMap::new();
+    // All names are looked at before anything is sent: what belongs to another gets no half of ours.
+    let mut bases = Vec::with_capacity(rendered.objects.len());
     for object in &rendered.objects {
-        let applied = match context.known.objects.get(&object.key()) {
-            Some(live) => context.applier.apply_known(object, live, ApplyOptions::default()).await?,
-            None => context.applier.apply(object, ApplyOptions::default()).await?,
-        };
+        let known = context.known.objects.get(&object.key()).copied();
+        bases.push(context.applier.base(object, known).await?);
+    }
+    let mut marks = BTreeMap::new();
+    for (object, base) in rendered.objects.iter().zip(&bases) {
+        let applied = context.applier.send(object, base.as_ref(), ApplyOptions::default()).await?;
         marks.insert(applied.key, applied.mark);
     }
     *state = State {
@@ -382,6 +419,7 @@ async fn apply_if_needed(
         warnings: rendered.warnings,
         failed: state.failed.take(),
         stuck: state.stuck.take(),
+        forgiven: state.forgiven,
         ..State::default()
     };
     Ok(true)
@@ -393,6 +431,16 @@ fn is_as_applied(context: &Context<'_>, marks: &BTreeMap<ObjectKey, Mark>) -> bo
 }
 
 impl State {
+    /// What failed before counts no more.
+    pub(super) fn try_again(&mut self) {
+        self.retry_at = None;
+        self.failures = 0;
+        self.stuck = None;
+        if let Some((number, _)) = self.failed.take() {
+            self.forgiven = Some(number);
+        }
+    }
+
     /// The wait after one more failure.
     fn back_off(&mut self, context: &Context<'_>) -> Duration {
         self.failures = self.failures.saturating_add(1);
@@ -514,7 +562,7 @@ pub(super) async fn gateway(context: &Context<'_>, mut state: State) -> (State, 
     };
     let hash = names::hash(&serde_json::to_vec(&(&spec, context.caps)).unwrap_or_default());
     match apply_if_needed(context, hash, &mut state, || render_gateway(&spec, context.caps)).await {
-        Ok(true) => {}
+        Ok(true) => outcome.address = gateway_address(context, &spec),
         Ok(false) => outcome.wake_at = state.retry_at,
         Err(error) if error.is_unreachable() => outcome.unreachable = Some(error),
         Err(error) => {
@@ -523,4 +571,15 @@ pub(super) async fn gateway(context: &Context<'_>, mut state: State) -> (State, 
         }
     }
     (state, outcome)
+}
+
+fn gateway_address(context: &Context<'_>, spec: &GatewayDeployment) -> Option<Address> {
+    let key = ObjectKey {
+        group: String::new(),
+        kind: "Service".to_owned(),
+        namespace: spec.namespace.clone(),
+        name: names::map(&spec.name).ok()?,
+    };
+    let pods: Vec<&Value> = context.known.gateway_pods.clone();
+    address(&spec.exposure, &spec.namespace, context.known.objects.get(&key).copied(), &pods)
 }

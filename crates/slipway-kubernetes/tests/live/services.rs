@@ -20,7 +20,7 @@ use slipway_types::service::{ReplicaState, ServiceSpec};
 use slipway_types::{Digest, Reference};
 use tokio::io::AsyncReadExt;
 
-use super::bed::{Bed, bed, say, wait};
+use super::bed::{Bed, OWNER, bed, say, wait};
 use super::proxy;
 
 struct Registry {
@@ -36,6 +36,8 @@ impl Publisher for Registry {
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
         Ok(None)
     }
+
+    fn try_again(&self, _service: &str) {}
 }
 
 fn deployment(namespace: &str, image: &Reference, revision: &Revision) -> ServiceDeployment {
@@ -101,7 +103,7 @@ struct Driven {
 impl Driven {
     async fn new(bed: &Bed, cluster: slipway_kubernetes::Cluster) -> Self {
         let registry = Arc::new(Registry { namespace: bed.namespace.clone(), image: bed.image.clone() });
-        let options = EngineOptions { patience: Duration::from_secs(5), ..EngineOptions::default() };
+        let options = EngineOptions { patience: Duration::from_secs(5), ..EngineOptions::new(OWNER) };
         let engine = ServiceEngine::start(cluster, registry, options).await.unwrap();
         Self { engine: Arc::new(Mutex::new(engine)), start: Instant::now() }
     }

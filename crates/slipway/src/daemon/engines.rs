@@ -267,6 +267,10 @@ pub fn remove(app: &Arc<App>, name: &str) -> Result<(), ApiError> {
         return Err(ApiError::new(ErrorCode::Conflict, message).with_hint("`slipway delete` them first"));
     }
     no_runs(app, name, "removed")?;
+    let connected = app.engines.get(name).map_err(|error| {
+        error.with_hint("what Slipway keeps in its cluster can be removed once it is reached")
+    })?;
+    connected.engine.retire().map_err(|error| engine_error(&error))?;
     app.state.remove_engine(name)?;
     app.engines.lock().remove(name);
     app.wake();

@@ -8,6 +8,7 @@ use slipway_image::carrier::{Carrier, CarrierError};
 use slipway_image::registry::{self, Compression, Registry};
 use slipway_image::store::StoredImage;
 use slipway_kubernetes::names;
+use slipway_orchestrator::Revision;
 use slipway_types::image::{Platform, TransferEvent};
 use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
 use slipway_types::run::RunSpec;
@@ -32,30 +33,51 @@ const MAX_ACCOUNTS: u64 = 4 << 20;
 /// Where the events of a publication go.
 pub type OnPublish = Arc<dyn Fn(PublishEvent) + Send + Sync>;
 
+/// Where a publication goes, and how.
+pub struct Destination<'a> {
+    /// Registry, with a path if need be.
+    pub registry: &'a str,
+    /// Compression of layers that were built here; `gzip` when absent.
+    pub compression: Option<&'a str>,
+    /// Finds out the digests and sends nothing when false.
+    pub push: bool,
+}
+
 /// Publishes the declared revision of a service.
 pub fn publish(
     app: &App,
     request: &PublishRequest,
     on_event: &OnPublish,
 ) -> Result<PublishedService, ApiError> {
-    let compression = images::compression(request.compression.as_deref())?;
     let _lease = app.store.lease();
     let record = services::find(app, &request.service)?;
     if record.deleting {
         let reason = format!("the service `{}` is being deleted", request.service);
         return Err(ApiError::new(ErrorCode::Conflict, reason));
     }
-    let revision = record.target;
+    let to = Destination {
+        registry: &request.registry,
+        compression: request.compression.as_deref(),
+        push: !request.no_push,
+    };
+    revision(app, &record.target, &to, on_event)
+}
+
+/// Publishes a revision of a service.
+pub fn revision(
+    app: &App,
+    revision: &Revision,
+    to: &Destination<'_>,
+    on_event: &OnPublish,
+) -> Result<PublishedService, ApiError> {
+    let compression = images::compression(to.compression)?;
+    let _lease = app.store.lease();
     let image = app.store.image(&revision.image_id).map_err(images::store_error)?;
     let architecture = architecture(&image)?;
     let (uid, gid) = user(app, &image)?;
 
-    let target = Target {
-        app,
-        registry: &request.registry,
-        client: if request.no_push { None } else { Some(images::client(app)?) },
-        on_event,
-    };
+    let client = if to.push { Some(images::client(app)?) } else { None };
+    let target = Target { app, registry: to.registry, client, on_event };
     let platform = Platform::host();
     let (service, model) = (mapped(&revision.spec.name)?, mapped(&revision.spec.model)?);
     // The small ones first: a registry that refuses does so before anything large was compressed.
@@ -65,11 +87,11 @@ pub fn publish(
     let model = target.carrier("model", &format!("{model}-model"), &files.map_err(carrier_error)?)?;
     let reference = target.image(&service, &revision.image_id, compression)?;
 
-    if !request.no_push {
+    if to.push {
         app.event(
-            &format!("service/{}", request.service),
+            &format!("service/{}", revision.spec.name),
             "service.published",
-            &format!("Revision {} is in {}.", revision.number, request.registry),
+            &format!("Revision {} is in {}.", revision.number, to.registry),
         );
     }
     Ok(PublishedService {
@@ -80,9 +102,9 @@ pub fn publish(
         architecture,
         model,
         format: revision.model.format,
-        labels: revision.model.labels,
+        labels: revision.model.labels.clone(),
         tools,
-        spec: revision.spec,
+        spec: revision.spec.clone(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use slipway_orchestrator::{Endpoint, ModelPin, ObservedReplica, Revision};
 use slipway_types::engine::NATIVE;
-use slipway_types::expose::{ExposeRequest, Exposure};
+use slipway_types::expose::ExposeRequest;
 use slipway_types::model::{ModelRef, ModelVersion, valid_model_name};
 use slipway_types::service::{Batch, ReplicaState, ReplicaStatus, ReplicaUsage, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
@@ -168,7 +168,7 @@ fn next_record(
         deleting: false,
         restarts: 0,
         engine: engine.clone(),
-        exposure: Exposure::default(),
+        exposure: None,
     };
     let Some(before) = before else { return first(1) };
     if before.deleting {
@@ -256,10 +256,10 @@ pub fn expose(app: &Arc<App>, request: &ExposeRequest) -> Result<ServiceStatus, 
             "`gateway.listen` in the settings file says where the gateway listens; `expose` is for services on a cluster",
         ));
     }
-    if record.exposure != request.exposure {
-        record.exposure = request.exposure.clone();
+    if record.exposure.as_ref() != Some(&request.exposure) {
+        record.exposure = Some(request.exposure.clone());
         app.state.put_service(&record)?;
-        app.event(&format!("service/{name}"), "service.exposed", &record.exposure.to_string());
+        app.event(&format!("service/{name}"), "service.exposed", &request.exposure.to_string());
     }
     app.try_again(name);
     status(app, name)
@@ -292,7 +292,8 @@ pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
     let any_ready = status.replicas.iter().any(|replica| replica.state == ReplicaState::Ready);
     status.reachable = Some(match app.engines.endpoint(&record) {
         Endpoint::Gateway => any_ready && data_plane::answers(app, name),
-        Endpoint::Url { reachable, .. } => reachable,
+        // The gateway there learns of replicas a moment after the engine does.
+        Endpoint::Url { url, reachable } => reachable && data_plane::answers_at(&url, name).unwrap_or(true),
         Endpoint::Pending { .. } => false,
     });
     Ok(status)
