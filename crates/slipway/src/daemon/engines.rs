@@ -217,7 +217,7 @@ pub fn use_engine(app: &Arc<App>, request: &UseEngine) -> Result<EngineStatus, A
 }
 
 /// Services stay in the cluster that they were declared for: pointed elsewhere, the engine would leave them behind.
-fn stays_where_its_services_are(app: &App, name: &str, cluster: &ClusterSpec) -> Result<(), ApiError> {
+fn stays_where_its_services_are(app: &Arc<App>, name: &str, cluster: &ClusterSpec) -> Result<(), ApiError> {
     let before = app.engines.lock().get(name).and_then(|slot| slot.cluster.clone());
     let moves = before.is_some_and(|before| {
         (&before.kubeconfig, &before.context, &before.namespace)
@@ -227,6 +227,7 @@ fn stays_where_its_services_are(app: &App, name: &str, cluster: &ClusterSpec) ->
         return Ok(());
     }
     no_runs(app, name, "moved")?;
+    runs::clear(app, name)?;
     let services = declared_on(app, name)?;
     if services.is_empty() {
         return Ok(());
@@ -270,6 +271,7 @@ pub fn remove(app: &Arc<App>, name: &str) -> Result<(), ApiError> {
     let connected = app.engines.get(name).map_err(|error| {
         error.with_hint("what Slipway keeps in its cluster can be removed once it is reached")
     })?;
+    runs::clear(app, name)?;
     connected.engine.retire().map_err(|error| engine_error(&error))?;
     app.state.remove_engine(name)?;
     app.engines.lock().remove(name);

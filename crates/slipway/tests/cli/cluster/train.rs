@@ -86,8 +86,8 @@ fn wait_for_line(s: &Slipway, id: &str, text: &str) {
 }
 
 fn end(s: Slipway, cluster: &Cluster) {
-    cluster.assert_empty();
     s.run(&["engine", "rm", "kubernetes"]).ok();
+    cluster.assert_empty();
     s.finish();
 }
 
