@@ -4,6 +4,7 @@
 //! pass here looks, applies what differs, and tells; it never starts or stops a pod.
 
 mod observe;
+mod preview;
 mod publisher;
 mod rollout;
 mod service;
@@ -25,6 +26,7 @@ use crate::render::SERVICE_LABEL;
 use crate::watch::{Health, Snapshot, WatchOptions, Watcher, usual};
 
 pub use observe::{Address, Reach, container_id, replicas};
+pub use preview::{Previewer, Tried, Verdict};
 pub use publisher::{Publication, PublishError, Publisher};
 pub use rollout::{Progress, progress};
 

@@ -60,7 +60,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
 fn row(service: &ServiceStatus) -> Vec<String> {
     vec![
         service.spec.name.clone(),
-        format!("{}@{}", service.spec.model, service.spec.version),
+        service.spec.content(),
         match service.older() {
             Some((count, revision)) => {
                 format!("{}/{} ({count} of revision {revision})", service.ready(), service.spec.replicas)
@@ -100,7 +100,8 @@ pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Resul
     loop {
         let service: ServiceStatus = client.get(&query::path("/v1/service", &[("name", name)]))?;
         let settled = service.replicas.iter().all(|replica| replica.revision == service.revision);
-        let reachable = service.spec.replicas == 0 || service.reachable == Some(true);
+        // One that offers no port is not told to be reachable, and is not waited for.
+        let reachable = service.spec.replicas == 0 || service.reachable != Some(false);
         if service.ready() >= service.spec.replicas as usize && settled && reachable {
             return Ok(service);
         }

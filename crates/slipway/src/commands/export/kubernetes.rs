@@ -8,6 +8,7 @@ use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain
 use slipway_kubernetes::render::{RenderError, render_service};
 use slipway_kubernetes::spec::{
     Autoscaling, Exposure, ImagePin, ModelContent, ModelDelivery, Placement, RunAs, ServiceDeployment,
+    Workload,
 };
 use slipway_kubernetes::{Capabilities, names};
 use slipway_types::image::TransferEvent;
@@ -206,13 +207,18 @@ fn deployment(args: &Args, published: PublishedService, exposure: Exposure) -> S
         revision: published.revision,
         namespace: args.namespace.clone(),
         image: ImagePin { reference: published.image, run_as, architectures: vec![published.architecture] },
-        model: ModelContent {
-            reference: published.model,
-            format: published.format,
-            labels: published.labels,
-            delivery: ModelDelivery::Auto,
+        workload: match published.model {
+            Some(model) => Workload::Model {
+                content: ModelContent {
+                    reference: model.reference,
+                    format: model.format,
+                    labels: model.labels,
+                    delivery: ModelDelivery::Auto,
+                },
+                tools: model.tools,
+            },
+            None => Workload::Image { port: published.port },
         },
-        tools: published.tools,
         exposure,
         gateway: None,
         autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
