@@ -35,6 +35,7 @@ mod services;
 mod stop;
 mod system;
 mod tag;
+mod top;
 mod train;
 mod up;
 
@@ -91,6 +92,7 @@ pub enum Command {
     Deploy(deploy::Args),
     Diff(diff::Args),
     Services(services::Args),
+    Top(top::Args),
     Scale(scale::Args),
     Expose(expose::Args),
     Delete(delete::Args),
@@ -162,6 +164,7 @@ pub fn run(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Deploy(args) => deploy::run(context, args),
         Command::Diff(args) => diff::run(context, &args),
         Command::Services(args) => services::run(context, &args),
+        Command::Top(args) => top::run(context, &args),
         Command::Scale(args) => scale::run(context, &args),
         Command::Expose(args) => expose::run(context, &args),
         Command::Delete(args) => delete::run(context, &args),

@@ -1,13 +1,15 @@
 //! Declared services, as the API changes and shows them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use slipway_orchestrator::{Endpoint, ObservedReplica, Revision};
 use slipway_types::engine::NATIVE;
 use slipway_types::expose::{ExposeRequest, Exposure};
-use slipway_types::service::{ReplicaState, ReplicaStatus, ServiceStatus};
+use slipway_types::service::{ReplicaState, ReplicaStatus, ReplicaUsage, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
+use super::reconciler::engine_error;
 use super::state::ServiceRecord;
 use super::{App, data_plane, images};
 
@@ -199,6 +201,24 @@ pub fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         engine: record.engine.clone(),
         trouble,
     }
+}
+
+/// What the replicas of a service use, or those of all, the busiest first.
+pub fn top(app: &App, name: Option<&str>) -> Result<Vec<ReplicaUsage>, ApiError> {
+    let records = match name {
+        Some(name) => vec![find(app, name)?],
+        None => app.state.services()?,
+    };
+    let on: BTreeSet<&str> = records.iter().map(|record| record.engine.as_str()).collect();
+    let mut all = Vec::new();
+    for engine in on {
+        let usage = app.engines.get(engine)?.engine.usage().map_err(|error| engine_error(&error))?;
+        let asked =
+            |u: &ReplicaUsage| records.iter().any(|r| r.engine == engine && r.target.spec.name == u.service);
+        all.extend(usage.into_iter().filter(asked));
+    }
+    all.sort_by(|a, b| b.cpu_millis.cmp(&a.cpu_millis).then_with(|| a.container.cmp(&b.container)));
+    Ok(all)
 }
 
 /// Keeps what a revision needs in the store.

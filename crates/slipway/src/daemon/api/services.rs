@@ -12,7 +12,7 @@ use slipway_types::expose::ExposeRequest;
 use slipway_types::image::TransferEvent;
 use slipway_types::preview::Preview;
 use slipway_types::publish::{PublishEvent, PublishRequest};
-use slipway_types::service::ServiceStatus;
+use slipway_types::service::{ReplicaUsage, ServiceStatus};
 
 use super::super::{App, declare, preview, publish, services};
 use super::{Answer, Body, blocking, stream};
@@ -21,6 +21,7 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/services", get(list).post(declare))
         .route("/v1/service", get(status).delete(delete))
+        .route("/v1/top", get(top))
         .route("/v1/services/scale", post(scale))
         .route("/v1/services/expose", post(expose))
         .route("/v1/services/publish", post(publish))
@@ -47,6 +48,15 @@ async fn status(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<S
 
 async fn delete(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<()> {
     blocking(move || services::delete(&app, &one.name)).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Top {
+    service: Option<String>,
+}
+
+async fn top(State(app): State<Arc<App>>, Query(top): Query<Top>) -> Answer<Vec<ReplicaUsage>> {
+    blocking(move || services::top(&app, top.service.as_deref())).await.map(Json)
 }
 
 #[derive(Deserialize)]
