@@ -10,11 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_image::model;
-<<<<<<< HEAD
-use slipway_orchestrator::{EngineError, LogLines, ModelPin, ObservedReplica, Replicas, StartReplica};
-=======
-use slipway_orchestrator::{Consumption, EngineError, LogLines, ObservedReplica, Replicas, StartReplica};
->>>>>>> main
+use slipway_orchestrator::{
+    Consumption, EngineError, LogLines, ModelPin, ObservedReplica, Replicas, StartReplica,
+};
 use slipway_types::container::{ContainerId, ContainerSpec, ContainerState, LogOptions, Mount, NetworkMode};
 use slipway_types::service::{DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, RunnerConfig};
 
