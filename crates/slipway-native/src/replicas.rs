@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_image::model;
-use slipway_orchestrator::{EngineError, LogLines, ObservedReplica, Replicas, StartReplica};
+use slipway_orchestrator::{Consumption, EngineError, LogLines, ObservedReplica, Replicas, StartReplica};
 use slipway_types::container::{ContainerId, ContainerSpec, ContainerState, LogOptions, Mount, NetworkMode};
 use slipway_types::service::{DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, RunnerConfig};
 
@@ -279,6 +279,21 @@ impl Replicas for NativeReplicas {
         })?;
         let reader = handle.logs(options.clone()).map_err(failed("read the log"))?;
         Ok(Box::new(NativeLog::from(reader)))
+    }
+
+    fn consumption(&self, container: &ContainerId) -> Result<Option<Consumption>, EngineError> {
+        self.known(container)?;
+        if !self.runs(container) {
+            return Ok(None);
+        }
+        let stats = self.native.container(container).map(|handle| handle.stats());
+        // One that ends at this moment has no cgroup any more.
+        let Ok(Ok(stats)) = stats else { return Ok(None) };
+        Ok(Some(Consumption {
+            cpu: Duration::from_micros(stats.cpu_usec),
+            memory: stats.memory_current.saturating_sub(stats.memory_inactive_file),
+            memory_limit: stats.memory_limit,
+        }))
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use slipway_types::Digest;
 use slipway_types::container::{ContainerId, LogNext, LogOptions};
 use slipway_types::model::ModelFormat;
-use slipway_types::service::{ReplicaState, ServiceSpec};
+use slipway_types::service::{ReplicaState, ReplicaUsage, ServiceSpec};
 
 use crate::plan::{Desired, Notice, Rollout};
 
@@ -56,6 +56,12 @@ pub trait Engine: Send + Sync {
 
     /// The log of a replica that [`Engine::observe`] shows, also of a stopped one.
     fn log(&self, replica: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError>;
+
+    /// What the replicas use now, measured for up to a second. Those of which nothing is known are missing.
+    ///
+    /// # Errors
+    /// When nothing measures replicas here; the error says what would.
+    fn usage(&self) -> Result<Vec<ReplicaUsage>, EngineError>;
 }
 
 /// What a pass found and did.

@@ -10,7 +10,7 @@ use slipway_types::container::{ContainerId, LogLine, LogNext, LogOptions, Output
 use slipway_types::service::ReplicaState;
 
 use crate::engine::{EngineError, LogLines, ObservedReplica};
-use crate::replicas::{Replicas, StartReplica};
+use crate::replicas::{Consumption, Replicas, StartReplica};
 
 /// How replicas of a revision behave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,6 +231,13 @@ impl Replicas for FakeReplicas {
                 Ok(())
             }
         }
+    }
+
+    fn consumption(&self, container: &ContainerId) -> Result<Option<Consumption>, EngineError> {
+        let state = self.lock();
+        let replica = state.replicas.get(container).ok_or(EngineError::NotFound(container.clone()))?;
+        let cpu = state.now.saturating_sub(replica.started);
+        Ok(replica.ended.is_none().then_some(Consumption { cpu, memory: 1 << 20, memory_limit: None }))
     }
 
     fn log(&self, container: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError> {

@@ -39,7 +39,7 @@ pub use plan::{Absence, Action, Desired, Notice, Plan, Rollout};
 pub use policy::Policy;
 pub use reconcile::{reconcile, unknown_services};
 pub use reconciling::Reconciling;
-pub use replicas::{Replicas, StartReplica};
+pub use replicas::{Consumption, Replicas, StartReplica};
 pub use routes::{RouteLimits, ServedService, routes};
 
 #[cfg(test)]

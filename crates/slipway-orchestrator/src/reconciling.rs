@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slipway_types::container::{ContainerId, LogOptions};
-use slipway_types::service::ReplicaState;
+use slipway_types::service::{ReplicaState, ReplicaUsage};
 
 use crate::engine::{Endpoint, Engine, EngineError, LogLines, ObservedReplica, Pass, Progress};
 use crate::memory::ServiceMemory;
@@ -13,6 +13,9 @@ use crate::plan::{Absence, Action, Desired, Plan};
 use crate::policy::Policy;
 use crate::reconcile::{reconcile, unknown_services};
 use crate::replicas::Replicas;
+
+/// For how long CPU time is measured.
+const MEASURED: Duration = Duration::from_millis(500);
 
 /// Keeps services running with replicas that have nobody else to look after them. Its services answer at the gateway.
 #[derive(Debug)]
@@ -102,6 +105,30 @@ impl<R: Replicas> Engine for Reconciling<R> {
 
     fn log(&self, replica: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError> {
         self.replicas.log(replica, options)
+    }
+
+    fn usage(&self) -> Result<Vec<ReplicaUsage>, EngineError> {
+        let live: Vec<ObservedReplica> =
+            self.replicas.list()?.into_iter().filter(|r| r.state != ReplicaState::Stopped).collect();
+        let measure = || -> Result<Vec<_>, EngineError> {
+            live.iter()
+                .map(|replica| Ok((Instant::now(), self.replicas.consumption(&replica.container)?)))
+                .collect()
+        };
+        let first = measure()?;
+        std::thread::sleep(MEASURED);
+        let usage = live.iter().zip(first.iter().zip(measure()?)).filter_map(|(replica, (before, after))| {
+            let ((began, Some(before)), (ended, Some(after))) = (before, after) else { return None };
+            let used = after.cpu.saturating_sub(before.cpu).as_secs_f64();
+            Some(ReplicaUsage {
+                container: replica.container.clone(),
+                service: replica.service.clone(),
+                cpu_millis: (used * 1e3 / (ended - *began).as_secs_f64()).round() as u64,
+                memory: after.memory,
+                memory_limit: after.memory_limit,
+            })
+        });
+        Ok(usage.collect())
     }
 }
 

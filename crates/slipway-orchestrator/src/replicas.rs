@@ -44,6 +44,20 @@ pub trait Replicas: Send + Sync {
 
     /// The log of a replica that [`Replicas::list`] shows, also of a stopped one.
     fn log(&self, container: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError>;
+
+    /// What a replica has used and uses; `None` of a stopped one.
+    fn consumption(&self, container: &ContainerId) -> Result<Option<Consumption>, EngineError>;
+}
+
+/// What a replica has used since it started, and what it uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consumption {
+    /// CPU time since its start.
+    pub cpu: Duration,
+    /// Memory in bytes, without what the kernel would drop first.
+    pub memory: u64,
+    /// Most memory that it may use, in bytes.
+    pub memory_limit: Option<u64>,
 }
 
 /// One replica to start: a revision and the slot that it fills.
@@ -78,5 +92,9 @@ impl<R: Replicas + ?Sized> Replicas for Arc<R> {
 
     fn log(&self, container: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError> {
         (**self).log(container, options)
+    }
+
+    fn consumption(&self, container: &ContainerId) -> Result<Option<Consumption>, EngineError> {
+        (**self).consumption(container)
     }
 }

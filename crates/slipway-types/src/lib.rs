@@ -7,8 +7,10 @@
 pub mod build;
 pub mod container;
 pub mod digest;
+pub mod engine;
 pub mod error;
 pub mod event;
+pub mod expose;
 pub mod image;
 pub mod model;
 pub mod project;

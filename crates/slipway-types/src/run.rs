@@ -32,6 +32,8 @@ pub struct RunSpec {
     pub format: Option<ModelFormat>,
     /// Class of the user's for the `python` and `torch` formats, as `module:Class`.
     pub entry: Option<String>,
+    /// Engine that it runs on; the default one when absent.
+    pub engine: Option<String>,
 }
 
 /// The life of a run.

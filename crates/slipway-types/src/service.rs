@@ -105,6 +105,21 @@ pub struct ReplicaStatus {
     pub reason: Option<String>,
 }
 
+/// What a replica uses now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaUsage {
+    /// Its container.
+    pub container: ContainerId,
+    /// Service that it belongs to.
+    pub service: String,
+    /// Thousandths of a CPU, over the last moments.
+    pub cpu_millis: u64,
+    /// Memory in bytes, without what the kernel would drop first.
+    pub memory: u64,
+    /// Most memory that it may use, in bytes; absent where nothing limits it, or nobody tells.
+    pub memory_limit: Option<u64>,
+}
+
 /// One service as `slipway services` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {

@@ -97,6 +97,11 @@ impl Client {
         self.call(Method::POST, path, Some(body))
     }
 
+    /// As [`Client::post`], where doing it twice is doing it once.
+    pub fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        self.call(Method::PUT, path, Some(body))
+    }
+
     /// A DELETE request and its JSON answer.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.call(Method::DELETE, path, Option::<&()>::None)

@@ -39,7 +39,8 @@ fn main() -> ExitCode {
         }
     };
     let printer = Printer::new();
-    let outcome = Context::new(cli.root, printer).and_then(|context| commands::run(&context, cli.command));
+    let outcome =
+        Context::new(cli.root, cli.engine, printer).and_then(|context| commands::run(&context, cli.command));
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -56,7 +57,7 @@ fn usage_code(arguments: impl Iterator<Item = OsString>) -> u8 {
     let mut arguments = arguments.skip(1);
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
-            Some("--root") => drop(arguments.next()),
+            Some("--root" | "--engine") => drop(arguments.next()),
             Some("run" | "exec") => return exit::CONTAINER_FAILED,
             Some(option) if option.starts_with('-') => {}
             _ => break,
@@ -75,6 +76,7 @@ mod tests {
         assert_eq!(code("slipway run --bad"), 125);
         assert_eq!(code("slipway --root /r exec"), 125);
         assert_eq!(code("slipway --root=/r run"), 125);
+        assert_eq!(code("slipway --engine native run"), 125);
         let not_text: OsString = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
         assert_eq!(usage_code(["slipway".into(), "run".into(), not_text].into_iter()), 125);
         assert_eq!(code("slipway build run"), 2);

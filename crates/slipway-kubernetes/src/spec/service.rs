@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use slipway_types::Reference;
+pub use slipway_types::expose::{Exposure, RouteParent};
 use slipway_types::model::ModelFormat;
 use slipway_types::service::ServiceSpec;
 
@@ -78,56 +79,6 @@ pub enum ModelDelivery {
     Copy,
     /// Below `/model` of the serving image.
     Bundled,
-}
-
-/// How a service is reached from outside of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Exposure {
-    /// Not at all.
-    #[default]
-    ClusterIp,
-    /// On a port of every node.
-    NodePort {
-        /// Port of the Service.
-        port: u16,
-        /// Port of the nodes; the cluster chooses when absent.
-        #[serde(default)]
-        node_port: Option<u16>,
-    },
-    /// Through a load balancer of the provider.
-    LoadBalancer {
-        /// Port.
-        port: u16,
-    },
-    /// Under a host name: an HTTPRoute where the Gateway API and a parent are there, else an Ingress.
-    Host {
-        /// Host name.
-        host: String,
-        /// Gateway that takes the HTTPRoute.
-        #[serde(default)]
-        parent: Option<RouteParent>,
-        /// Class of the Ingress; the cluster's default when absent.
-        #[serde(default)]
-        ingress_class: Option<String>,
-        /// Secret with the certificate, for the Ingress.
-        #[serde(default)]
-        tls_secret: Option<String>,
-    },
-}
-
-/// A Gateway of the Gateway API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteParent {
-    /// Its name.
-    pub name: String,
-    /// Its namespace; the service's when absent.
-    #[serde(default)]
-    pub namespace: Option<String>,
-    /// Listener; all when absent.
-    #[serde(default)]
-    pub section: Option<String>,
 }
 
 /// Our gateway in the same namespace.

@@ -73,8 +73,8 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         "env": args.env,
         "max_body": max_body.map_err(|e| Failure::usage(format!("--max-body: {e}")))?,
     });
-    let body =
-        serde_json::json!({ "spec": spec, "keep_replicas": args.replicas.is_none(), "change": change });
+    let body = serde_json::json!({ "spec": spec, "keep_replicas": args.replicas.is_none(), "change": change,
+        "engine": context.engine });
     let client = context.client()?;
     let status: ServiceStatus = client.post("/v1/services", &body)?;
     if !args.detach {

@@ -9,6 +9,8 @@ mod engine;
 mod events;
 mod exec;
 mod export;
+mod expose;
+mod exposure;
 mod gateway;
 mod images;
 mod import;
@@ -31,6 +33,7 @@ mod services;
 mod stop;
 mod system;
 mod tag;
+mod top;
 mod train;
 mod up;
 
@@ -52,6 +55,9 @@ pub struct Cli {
     /// Folder of all state [default: /var/lib/slipway]
     #[arg(long, global = true, value_name = "FOLDER", env = crate::env_vars::SLIPWAY_ROOT)]
     pub root: Option<PathBuf>,
+    /// Where `up`, `train` and `deploy` run: `native`, or a cluster of `slipway engine ls` [default: the one in use]
+    #[arg(long, global = true, value_name = "ENGINE", env = crate::env_vars::SLIPWAY_ENGINE)]
+    pub engine: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -83,7 +89,9 @@ pub enum Command {
     Model(model::Args),
     Deploy(deploy::Args),
     Services(services::Args),
+    Top(top::Args),
     Scale(scale::Args),
+    Expose(expose::Args),
     Delete(delete::Args),
     Predict(predict::Args),
     Export(export::Args),
@@ -101,12 +109,14 @@ pub struct Context {
     pub settings: Settings,
     /// Where output goes.
     pub printer: Printer,
+    /// Engine that was asked for.
+    pub engine: Option<String>,
 }
 
 impl Context {
     /// The context of this process.
-    pub fn new(root: Option<PathBuf>, printer: Printer) -> Result<Self, Failure> {
-        Ok(Self { settings: Settings::resolve(root)?, printer })
+    pub fn new(root: Option<PathBuf>, engine: Option<String>, printer: Printer) -> Result<Self, Failure> {
+        Ok(Self { settings: Settings::resolve(root)?, printer, engine })
     }
 
     /// What to say when the daemon's answer ends before it says how something, such as `the build`, came out.
@@ -150,7 +160,9 @@ pub fn run(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Model(args) => model::run(context, args),
         Command::Deploy(args) => deploy::run(context, args),
         Command::Services(args) => services::run(context, &args),
+        Command::Top(args) => top::run(context, &args),
         Command::Scale(args) => scale::run(context, &args),
+        Command::Expose(args) => expose::run(context, &args),
         Command::Delete(args) => delete::run(context, &args),
         Command::Predict(args) => predict::run(context, &args),
         Command::Export(args) => export::run(context, args),

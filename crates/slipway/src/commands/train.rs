@@ -53,7 +53,7 @@ pub struct Args {
 /// Trains.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let loaded = LoadedProject::load(&args.project)?;
-    let mut spec = run_spec(&loaded)?;
+    let mut spec = RunSpec { engine: context.engine.clone(), ..run_spec(&loaded)? };
     if let Some(image) = &args.image {
         spec.image.clone_from(image);
     }
@@ -118,6 +118,7 @@ pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
             }
         };
     Ok(RunSpec {
+        engine: None,
         project: loaded.project.name.clone(),
         image: loaded.image_name(),
         command: train.command.clone(),

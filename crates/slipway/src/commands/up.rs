@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use hyper::Method;
 use slipway_types::build::{BuildEvent, BuildRequest};
+use slipway_types::run::RunSpec;
 use slipway_types::service::ServiceSpec;
 use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
 
@@ -37,7 +38,7 @@ pub struct Args {
 /// Brings a project up.
 pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let loaded = LoadedProject::load(&args.folder)?;
-    let request = request(&loaded, &args)?;
+    let request = request(context, &loaded, &args)?;
     let printer = context.printer;
     let dockerfile = request.build.dockerfile.clone();
     let source = slipway_image::build::read_dockerfile(&request.build).map_err(|e| {
@@ -95,7 +96,7 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn request(loaded: &LoadedProject, args: &Args) -> Result<UpRequest, Failure> {
+fn request(context: &Context, loaded: &LoadedProject, args: &Args) -> Result<UpRequest, Failure> {
     let project = &loaded.project;
     let image = &project.image;
     let open = |path: PathBuf| path.canonicalize().map_err(|e| failure::io("open", &path, &e));
@@ -119,7 +120,7 @@ fn request(loaded: &LoadedProject, args: &Args) -> Result<UpRequest, Failure> {
             ca_certificates: args.ca_certificates.clone().map(open).transpose()?,
             ..BuildRequest::default()
         },
-        train: train::run_spec(loaded)?,
+        train: RunSpec { engine: context.engine.clone(), ..train::run_spec(loaded)? },
         serve: ServiceSpec {
             name: project.name.clone(),
             model: project.name.clone(),

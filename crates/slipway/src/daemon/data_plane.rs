@@ -65,8 +65,8 @@ impl DataPlane {
     /// declared that answers there.
     pub fn publish(&mut self) -> Result<(), ApiError> {
         let mut records = self.app.state.services()?;
-        records.retain(|record| self.app.endpoint(record) == Endpoint::Gateway);
-        let seen = self.app.seen();
+        records.retain(|record| self.app.engines.endpoint(record) == Endpoint::Gateway);
+        let seen = self.app.engines.seen();
         let table = table(&records, &self.aliases(&records)?, &seen, &self.table);
         if let Some(child) = &mut self.child {
             // Takes its exit status, so that no zombie stays.
@@ -312,6 +312,7 @@ mod tests {
     use slipway_orchestrator::ModelPin;
     use slipway_types::Digest;
     use slipway_types::container::ContainerId;
+    use slipway_types::expose::Exposure;
     use slipway_types::model::ModelFormat;
     use slipway_types::service::{ReplicaState, ServiceSpec};
 
@@ -320,7 +321,8 @@ mod tests {
         let image_id = Digest::from_sha256([1; 32]);
         let model = ModelPin { manifest: image_id.clone(), format: ModelFormat::Onnx, labels: Vec::new() };
         let target = Revision { number: 1, spec, image_id, model };
-        ServiceRecord { target, stable: None, deleting: false, restarts: 0, engine: engine.into() }
+        let exposure = Exposure::default();
+        ServiceRecord { target, stable: None, deleting: false, restarts: 0, engine: engine.into(), exposure }
     }
 
     fn replica(service: &str, id: u8) -> ObservedReplica {

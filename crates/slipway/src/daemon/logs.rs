@@ -74,9 +74,9 @@ fn boxed(reader: LogReader) -> Log {
 
 /// Readers of every replica that its engine has of a service.
 fn of_service(app: &App, record: &ServiceRecord, options: &LogOptions) -> Result<Vec<Log>, ApiError> {
-    let engine = app.engine(&record.engine)?;
+    let engine = app.engines.get(&record.engine)?.engine;
     let mut logs = Vec::new();
-    let (replicas, trouble) = app.replicas_of(record);
+    let (replicas, trouble) = app.engines.replicas_of(record);
     if let (true, Some(trouble)) = (replicas.is_empty(), trouble) {
         let message = format!("the replicas of `{}` are not known", record.target.spec.name);
         return Err(ApiError { causes: vec![trouble], ..ApiError::new(ErrorCode::Unavailable, message) });

@@ -6,6 +6,7 @@ mod builds;
 mod containers;
 mod credentials;
 mod data_plane;
+mod engines;
 mod failing;
 mod fingerprint;
 mod git;
@@ -20,7 +21,7 @@ mod services;
 mod state;
 mod up;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,6 @@ use rustix::fs::FlockOperation;
 use slipway_image::build::Builder;
 use slipway_image::store::Store;
 use slipway_native::{Native, ServingFiles};
-use slipway_orchestrator::{Endpoint, Engine, ObservedReplica};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -45,8 +45,9 @@ use crate::wire;
 pub use builds::Bases;
 pub use credentials::load as credentials;
 pub use data_plane::hold_lock as hold_gateway_lock;
+pub use engines::{Connected, Engines};
 pub use images::store_error;
-pub use state::{NATIVE, ServiceRecord, State};
+pub use state::State;
 
 /// How long a new daemon waits for the one before it to end.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -65,8 +66,8 @@ pub struct App {
     pub builder: Builder,
     /// What is mounted into every replica on this host besides its image and its model.
     pub serving_files: ServingFiles,
-    /// What runs services, by name.
-    pub engines: BTreeMap<String, Arc<dyn Engine>>,
+    /// What runs services.
+    pub engines: Engines,
     /// Runs the registry client's async code from blocking threads.
     pub handle: Handle,
     /// Wakes the reconcilers.
@@ -75,10 +76,6 @@ pub struct App {
     busy: Mutex<BTreeSet<String>>,
     /// Held where a run is cancelled and where it begins to make its version: it does one or the other.
     pub run_fate: Mutex<()>,
-    /// Replicas of each engine, as its reconciler last saw them.
-    seen: Mutex<BTreeMap<String, Vec<ObservedReplica>>>,
-    /// Engines whose last pass failed, and why.
-    trouble: Mutex<BTreeMap<String, String>>,
     /// Revisions of services that do not come up, and why.
     failing: Mutex<failing::Failing>,
     stopping: AtomicBool,
@@ -111,59 +108,6 @@ impl App {
     /// Makes every reconciler look again at once.
     pub fn wake(&self) {
         self.changed.send_replace(());
-    }
-
-    /// The engine of this name.
-    pub fn engine(&self, name: &str) -> Result<&dyn Engine, ApiError> {
-        self.engines.get(name).map(|engine| &**engine).ok_or_else(|| {
-            ApiError::new(ErrorCode::Unavailable, format!("this daemon has no engine called `{name}`"))
-        })
-    }
-
-    /// Where a service answers.
-    pub fn endpoint(&self, record: &ServiceRecord) -> Endpoint {
-        match self.engine(&record.engine) {
-            Ok(engine) => engine.endpoint(&record.target.spec.name),
-            Err(error) => Endpoint::Pending { reason: error.message },
-        }
-    }
-
-    /// Replicas of each engine as last seen; one that was not looked at since the daemon started is not in it.
-    pub fn seen(&self) -> BTreeMap<String, Vec<ObservedReplica>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Replicas of a service as its engine last saw them, or before its first look as they are; and why that cannot be
-    /// relied upon, if so.
-    pub fn replicas_of(&self, record: &ServiceRecord) -> (Vec<ObservedReplica>, Option<String>) {
-        let lock = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut trouble =
-            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get(&record.engine).cloned();
-        let known = lock().get(&record.engine).cloned();
-        let look = || self.engine(&record.engine)?.observe().map_err(|e| reconciler::engine_error(&e));
-        let mut all = match known.map_or_else(look, Ok) {
-            Ok(all) => lock().entry(record.engine.clone()).or_insert(all).clone(),
-            Err(error) => {
-                trouble = trouble.or(Some(error.chain()));
-                Vec::new()
-            }
-        };
-        all.retain(|replica| replica.service == record.target.spec.name);
-        (all, trouble)
-    }
-
-    /// Says why the last pass of an engine failed, or that it did not.
-    pub fn set_trouble(&self, engine: &str, trouble: Option<String>) {
-        let mut all = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match trouble {
-            Some(trouble) => all.insert(engine.to_owned(), trouble),
-            None => all.remove(engine),
-        };
-    }
-
-    /// Replaces what [`App::seen`] gives of an engine.
-    pub fn set_seen(&self, engine: &str, replicas: Vec<ObservedReplica>) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(engine.to_owned(), replicas);
     }
 
     /// Why a revision of a service does not come up, as its engine last found.
@@ -251,7 +195,7 @@ impl App {
         native: Native,
         builder: Builder,
         serving_files: ServingFiles,
-        engines: BTreeMap<String, Arc<dyn Engine>>,
+        engines: Engines,
         handle: Handle,
     ) -> Self {
         Self {
@@ -266,8 +210,6 @@ impl App {
             changed: watch::Sender::new(()),
             busy: Mutex::new(BTreeSet::new()),
             run_fate: Mutex::new(()),
-            seen: Mutex::new(BTreeMap::new()),
-            trouble: Mutex::new(BTreeMap::new()),
             failing: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),

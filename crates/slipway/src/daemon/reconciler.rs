@@ -1,81 +1,134 @@
 //! The loops that keep declared services running, one per engine: tell it what is declared, publish routes, record.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use slipway_orchestrator::{Absence, Desired, Engine, EngineError, Pass};
+use slipway_orchestrator::{Absence, Desired, Endpoint, EngineError, Pass};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::data_plane::DataPlane;
 use super::state::ServiceRecord;
-use super::{App, services};
+use super::{App, Connected, services};
 
 /// How often an engine is looked at when nothing happens, and when something does.
 const CALM: Duration = Duration::from_millis(500);
 const BUSY: Duration = Duration::from_millis(50);
+/// As `CALM`, for an engine that tells of changes.
+const TOLD: Duration = Duration::from_secs(10);
+/// Longest pause after passes that failed.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How often engines without a loop are looked for when nothing says that there is one.
+const SUPERVISION: Duration = Duration::from_secs(1);
 
 /// Runs until the daemon ends. Engines do not wait for each other.
 pub fn run(app: &Arc<App>, handle: &Handle) {
-    let data_plane = Mutex::new(DataPlane::new(app));
+    let data_plane = Arc::new(Mutex::new(DataPlane::new(app)));
     let origin = Instant::now();
-    std::thread::scope(|scope| {
-        for (name, engine) in &app.engines {
-            let looper = Loop { app, name, engine: &**engine, data_plane: &data_plane, origin };
-            scope.spawn(move || looper.run(handle));
+    let mut loops: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    let mut changes = app.changed.subscribe();
+    while !app.is_stopping() {
+        loops.retain(|_, running| !running.is_finished());
+        for (name, generation) in app.engines.generations() {
+            if loops.contains_key(&name) {
+                continue;
+            }
+            let (app, data_plane) = (Arc::clone(app), Arc::clone(&data_plane));
+            let looper = Loop { app, name: name.clone(), generation, data_plane, origin };
+            let handle = handle.clone();
+            let thread = std::thread::Builder::new().name(format!("engine {name}"));
+            match thread.spawn(move || looper.run(&handle)) {
+                Ok(running) => drop(loops.insert(name, running)),
+                Err(error) => tracing::error!(%error, engine = name, "cannot look after an engine"),
+            }
         }
-    });
+        handle.block_on(async {
+            let _ = tokio::time::timeout(SUPERVISION, changes.changed()).await;
+        });
+    }
+    for (engine, running) in loops {
+        if running.join().is_err() {
+            tracing::error!(engine, "a reconciler panicked");
+        }
+    }
     // The last service may have gone since the last pass; then nothing needs the gateway, and nobody would end it.
-    if app.state.services().is_ok_and(|services| services.is_empty()) {
-        data_plane.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+    let at_gateway = |record: &ServiceRecord| app.engines.endpoint(record) == Endpoint::Gateway;
+    if app.state.services().is_ok_and(|services| !services.iter().any(at_gateway)) {
+        data_plane.lock().unwrap_or_else(PoisonError::into_inner).end();
     }
 }
 
-struct Loop<'a> {
-    app: &'a Arc<App>,
-    name: &'a str,
-    engine: &'a dyn Engine,
-    data_plane: &'a Mutex<DataPlane>,
+struct Loop {
+    app: Arc<App>,
+    name: String,
+    generation: u64,
+    data_plane: Arc<Mutex<DataPlane>>,
     origin: Instant,
 }
 
-impl Loop<'_> {
+impl Loop {
+    /// Runs until the daemon ends, or the engine is removed or replaced.
     fn run(&self, handle: &Handle) {
         let mut changes = self.app.changed.subscribe();
+        let mut failures: u32 = 0;
         while !self.app.is_stopping() {
-            let pass = self.pass();
-            self.app.set_trouble(self.name, pass.as_ref().err().map(ApiError::chain));
+            let connected = match self.app.engines.reach(&self.app, &self.name, self.generation) {
+                Ok(Some(connected)) => Ok(connected),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let mut told = connected.as_ref().ok().and_then(|connected| connected.changes.clone());
+            if let Some(told) = &mut told {
+                // What changes from here on is what this pass may not see.
+                told.mark_unchanged();
+            }
+            let pass = connected.and_then(|connected| self.pass(&connected));
+            self.app.engines.set_trouble(&self.name, pass.as_ref().err().map(ApiError::chain));
+            failures = if pass.is_ok() { 0 } else { failures + 1 };
             let pause = pass.unwrap_or_else(|error| {
-                tracing::error!(engine = self.name, error = error.chain(), "a pass of the reconciler failed");
-                CALM
+                // One that stays away is said once in a while.
+                if failures.is_power_of_two() {
+                    let engine = &self.name;
+                    tracing::error!(engine, error = error.chain(), "a pass of the reconciler failed");
+                }
+                (CALM * failures).min(LONGEST)
             });
             handle.block_on(async {
                 // The end of the pause is as good a reason to look again as a change.
-                let _ = tokio::time::timeout(pause, changes.changed()).await;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = changes.changed() => {}
+                    // Changes come in bursts.
+                    () = change(told) => tokio::time::sleep(BUSY).await,
+                }
             });
         }
     }
 
     /// One look at everything that the engine has; gives how long to wait for the next.
-    fn pass(&self) -> Result<Duration, ApiError> {
+    fn pass(&self, connected: &Connected) -> Result<Duration, ApiError> {
+        let engine = &*connected.engine;
+        let calm = if connected.changes.is_some() { TOLD } else { CALM };
         let mut records = self.app.state.services()?;
         records.retain(|record| record.engine == self.name);
         let desired: Vec<Desired> = records.iter().map(desired).collect();
         for desired in &desired {
             if self.app.take_try_again(desired.service()) {
-                self.engine.try_again(desired.service());
+                engine.try_again(desired.service());
             }
         }
         let now = self.origin.elapsed();
-        let pass = self
-            .engine
+        let pass = engine
             .pass(&desired, now, &mut |replicas| {
-                self.app.set_seen(self.name, replicas.to_vec());
+                self.app.engines.set_seen(&self.name, replicas.to_vec());
                 self.data_plane.lock().unwrap_or_else(PoisonError::into_inner).publish().map_err(unpublished)
             })
             .map_err(|error| engine_error(&error))?;
         self.record(&records, &pass)?;
-        let wake = pass.wake_at.map_or(CALM, |at| at.saturating_sub(now).clamp(BUSY, CALM));
+        let wake = pass.wake_at.map_or(calm, |at| at.saturating_sub(now).clamp(BUSY, calm));
         Ok(if pass.busy { BUSY } else { wake })
     }
 
@@ -94,17 +147,27 @@ impl Loop<'_> {
         }
         // What cannot be recorded now is told again by the next pass.
         for (service, revision) in &pass.completed {
-            if let Err(error) = complete(self.app, service, *revision) {
+            if let Err(error) = complete(&self.app, service, *revision) {
                 tracing::warn!(service, revision, %error, "a completed rollout was not recorded");
             }
         }
         for service in &pass.forgotten {
-            if let Err(error) = forget(self.app, service) {
+            if let Err(error) = forget(&self.app, service) {
                 tracing::warn!(service, %error, "a deleted service was not forgotten");
             }
         }
         Ok(())
     }
+}
+
+/// Waits for a change; for ever where nobody tells of any.
+async fn change(told: Option<watch::Receiver<u64>>) {
+    if let Some(mut told) = told
+        && told.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 fn desired(record: &ServiceRecord) -> Desired {

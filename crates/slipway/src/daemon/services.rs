@@ -1,15 +1,19 @@
 //! Declared services, as the API changes and shows them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use slipway_orchestrator::{Endpoint, ModelPin, ObservedReplica, Revision};
+use slipway_types::engine::NATIVE;
+use slipway_types::expose::{ExposeRequest, Exposure};
 use slipway_types::model::{ModelRef, ModelVersion, valid_model_name};
-use slipway_types::service::{Batch, ReplicaState, ReplicaStatus, ServiceSpec, ServiceStatus};
+use slipway_types::service::{Batch, ReplicaState, ReplicaStatus, ReplicaUsage, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
-use super::state::{NATIVE, ServiceRecord};
-use super::{App, data_plane, images, models};
+use super::reconciler::engine_error;
+use super::state::ServiceRecord;
+use super::{App, data_plane, engines, images, models};
 
 /// Kind of the pins that keep images and models of services in the store.
 const PIN: &str = "service";
@@ -27,6 +31,9 @@ pub struct Declare {
     /// Settings to replace in a service that exists; its others stay, and those of `spec` do not count.
     #[serde(default)]
     pub change: Option<Changes>,
+    /// Engine that it shall run on; where it runs, else the default one, when absent.
+    #[serde(default)]
+    pub engine: Option<String>,
 }
 
 /// Settings that a user gave; what is `None` or empty stays as it is.
@@ -82,6 +89,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
     let _claim = app.claim(&format!("service {}", spec.name))?;
     let before = app.state.service(&spec.name)?;
     let serving = before.as_ref().filter(|record| !record.deleting).map(|record| &record.target.spec);
+    let engine = engine(app, request.engine.as_deref(), before.as_ref())?;
     if let Some(change) = &request.change {
         change.apply(&mut spec, serving);
     }
@@ -108,7 +116,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
         format: version.format,
         labels: version.aliases.clone(),
     };
-    let record = next_record(before.as_ref(), spec, image_id, pin);
+    let record = next_record(before.as_ref(), spec, image_id, pin, engine);
     let changed = before.as_ref() != Some(&record);
     if changed {
         pin_revision(app, &record.target)?;
@@ -127,19 +135,40 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
     Ok((status_of(app, &record), changed))
 }
 
+/// The engine of a service: a service that runs stays where it is.
+fn engine(app: &App, asked: Option<&str>, before: Option<&ServiceRecord>) -> Result<String, ApiError> {
+    let Some(before) = before else { return engines::choose(app, asked) };
+    let runs_on = &before.engine;
+    if let Some(asked) = asked.filter(|asked| asked != runs_on) {
+        engines::choose(app, Some(asked))?;
+        let name = &before.target.spec.name;
+        let message = if before.deleting {
+            format!("`{name}` is still being deleted from the engine `{runs_on}`")
+        } else {
+            format!("`{name}` runs on the engine `{runs_on}`")
+        };
+        return Err(ApiError::new(ErrorCode::Conflict, message).with_hint(format!(
+            "`slipway delete {name}` first, or deploy under another name with `--name`"
+        )));
+    }
+    Ok(runs_on.clone())
+}
+
 /// A new revision when anything but the replica count differs; the same one otherwise.
 fn next_record(
     before: Option<&ServiceRecord>,
     spec: ServiceSpec,
     image_id: Digest,
     model: ModelPin,
+    engine: String,
 ) -> ServiceRecord {
     let first = |number| ServiceRecord {
         target: Revision { number, spec: spec.clone(), image_id: image_id.clone(), model: model.clone() },
         stable: None,
         deleting: false,
         restarts: 0,
-        engine: NATIVE.to_owned(),
+        engine: engine.clone(),
+        exposure: Exposure::default(),
     };
     let Some(before) = before else { return first(1) };
     if before.deleting {
@@ -214,6 +243,28 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
     Ok(status_of(app, &record))
 }
 
+/// Changes how a service is reached from outside of its cluster.
+pub fn expose(app: &Arc<App>, request: &ExposeRequest) -> Result<ServiceStatus, ApiError> {
+    let name = &request.service;
+    let _claim = app.claim(&format!("service {name}"))?;
+    let mut record = find(app, name)?;
+    if record.engine == NATIVE {
+        let gateway = &app.settings.values.gateway.listen;
+        let message =
+            format!("`{name}` runs on this host, where every service is reached at http://{gateway}");
+        return Err(ApiError::new(ErrorCode::InvalidArgument, message).with_hint(
+            "`gateway.listen` in the settings file says where the gateway listens; `expose` is for services on a cluster",
+        ));
+    }
+    if record.exposure != request.exposure {
+        record.exposure = request.exposure.clone();
+        app.state.put_service(&record)?;
+        app.event(&format!("service/{name}"), "service.exposed", &record.exposure.to_string());
+    }
+    app.try_again(name);
+    status(app, name)
+}
+
 /// Lets a service's replicas drain and end, then forgets it.
 pub fn delete(app: &Arc<App>, name: &str) -> Result<(), ApiError> {
     let _claim = app.claim(&format!("service {name}"))?;
@@ -239,7 +290,7 @@ pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
     let mut status = status_of(app, &record);
     // Without a ready replica the answer is known, and asking would count as a failed request.
     let any_ready = status.replicas.iter().any(|replica| replica.state == ReplicaState::Ready);
-    status.reachable = Some(match app.endpoint(&record) {
+    status.reachable = Some(match app.engines.endpoint(&record) {
         Endpoint::Gateway => any_ready && data_plane::answers(app, name),
         Endpoint::Url { reachable, .. } => reachable,
         Endpoint::Pending { .. } => false,
@@ -254,7 +305,7 @@ pub fn list(app: &App) -> Result<Vec<ServiceStatus>, ApiError> {
 
 fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
     let name = &record.target.spec.name;
-    let (replicas, trouble) = app.replicas_of(record);
+    let (replicas, trouble) = app.engines.replicas_of(record);
     let status = |replica: ObservedReplica| ReplicaStatus {
         container: replica.container,
         revision: replica.revision,
@@ -268,7 +319,7 @@ fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         revision: record.target.number,
         replicas: replicas.into_iter().map(status).collect(),
         restarts: record.restarts,
-        url: match app.endpoint(record) {
+        url: match app.engines.endpoint(record) {
             Endpoint::Gateway => format!("http://{}", app.settings.values.gateway.listen),
             Endpoint::Url { url, .. } => url,
             Endpoint::Pending { .. } => String::new(),
@@ -278,6 +329,24 @@ fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         engine: record.engine.clone(),
         trouble,
     }
+}
+
+/// What the replicas of a service use, or those of all, the busiest first.
+pub fn top(app: &App, name: Option<&str>) -> Result<Vec<ReplicaUsage>, ApiError> {
+    let records = match name {
+        Some(name) => vec![find(app, name)?],
+        None => app.state.services()?,
+    };
+    let on: BTreeSet<&str> = records.iter().map(|record| record.engine.as_str()).collect();
+    let mut all = Vec::new();
+    for engine in on {
+        let usage = app.engines.get(engine)?.engine.usage().map_err(|error| engine_error(&error))?;
+        let asked =
+            |u: &ReplicaUsage| records.iter().any(|r| r.engine == engine && r.target.spec.name == u.service);
+        all.extend(usage.into_iter().filter(asked));
+    }
+    all.sort_by(|a, b| b.cpu_millis.cmp(&a.cpu_millis).then_with(|| a.container.cmp(&b.container)));
+    Ok(all)
 }
 
 /// Keeps what a revision needs in the store.
@@ -372,20 +441,29 @@ mod tests {
             replicas: 1,
             ..Default::default()
         };
-        let first = next_record(None, spec.clone(), image.clone(), pin(1));
+        let first = next_record(None, spec.clone(), image.clone(), pin(1), NATIVE.to_owned());
         assert_eq!(first.target.number, 1);
-        let same = next_record(Some(&first), spec.clone(), image.clone(), pin(1));
+        let same = next_record(Some(&first), spec.clone(), image.clone(), pin(1), NATIVE.to_owned());
         assert_eq!(same, first);
-        let scaled =
-            next_record(Some(&first), ServiceSpec { replicas: 3, ..spec.clone() }, image.clone(), pin(1));
+        let scaled = next_record(
+            Some(&first),
+            ServiceSpec { replicas: 3, ..spec.clone() },
+            image.clone(),
+            pin(1),
+            NATIVE.to_owned(),
+        );
         assert_eq!((scaled.target.number, scaled.target.spec.replicas), (1, 3));
         let mut going = first.clone();
         going.deleting = true;
-        let again = next_record(Some(&going), spec.clone(), image.clone(), pin(1));
+        let again = next_record(Some(&going), spec.clone(), image.clone(), pin(1), NATIVE.to_owned());
         assert_eq!((again.target.number, again.deleting), (2, false));
         let labelled = ModelPin { labels: vec!["champion".into()], ..pin(1) };
-        assert_eq!(next_record(Some(&first), spec.clone(), image.clone(), labelled).target.number, 1);
-        let updated = next_record(Some(&first), ServiceSpec { version: 2, ..spec }, image, pin(2));
+        assert_eq!(
+            next_record(Some(&first), spec.clone(), image.clone(), labelled, NATIVE.to_owned()).target.number,
+            1
+        );
+        let updated =
+            next_record(Some(&first), ServiceSpec { version: 2, ..spec }, image, pin(2), NATIVE.to_owned());
         assert_eq!((updated.target.number, updated.stable), (2, None));
     }
 }

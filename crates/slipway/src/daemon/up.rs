@@ -41,8 +41,9 @@ pub fn up(
     // By digest: the name may mean another image by now.
     spec.image = image.to_string();
     spec.model = format!("{}@{version}", request.train.project);
-    let (status, declared) =
-        services::declare(app, services::Declare { spec, keep_replicas: false, change: None })?;
+    let engine = request.train.engine.clone();
+    let declare = services::Declare { spec, keep_replicas: false, change: None, engine };
+    let (status, declared) = services::declare(app, declare)?;
     let ready = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
         changed: built.executed > 0 || trained || declared,

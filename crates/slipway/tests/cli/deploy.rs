@@ -42,6 +42,13 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     assert_eq!(kept["env"], serde_json::json!(["X=1", "B=2", "A=3"]));
     s.run(&["scale", "tiny", "100000"]).fails(2);
 
+    let top: serde_json::Value =
+        serde_json::from_str(&s.run(&["top", "tiny", "--format", "json"]).ok()).unwrap();
+    assert_eq!((&top[0]["service"], &top[0]["memory_limit"]), (&"tiny".into(), &(300 << 20).into()), "{top}");
+    assert!(top[0]["memory"].as_u64().unwrap() > 1 << 20, "{top}");
+    assert!(s.run(&["top"]).ok().contains("tiny"));
+    s.run(&["top", "nobody"]).fails(1);
+
     // An alias that was set after the replicas started.
     let champion = "/v1/models/tiny/labels/champion:predict";
     assert_eq!(s.http("POST", champion, ONE).0, 400);

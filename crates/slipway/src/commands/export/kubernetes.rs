@@ -7,8 +7,7 @@ use slipway_kubernetes::capabilities::{InvalidVersion, Version};
 use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
 use slipway_kubernetes::render::{RenderError, render_service};
 use slipway_kubernetes::spec::{
-    Autoscaling, Exposure, ImagePin, ModelContent, ModelDelivery, Placement, RouteParent, RunAs,
-    ServiceDeployment,
+    Autoscaling, Exposure, ImagePin, ModelContent, ModelDelivery, Placement, RunAs, ServiceDeployment,
 };
 use slipway_kubernetes::{Capabilities, names};
 use slipway_types::image::TransferEvent;
@@ -16,6 +15,7 @@ use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
 use slipway_types::{ApiError, ErrorCode};
 
 use super::super::Context;
+use super::super::exposure::ExposureArgs;
 use crate::failure::Failure;
 use crate::owned_folder::OwnedFolder;
 use crate::progress::TransferProgress;
@@ -45,30 +45,8 @@ pub struct Args {
     /// Replace files in the folder that an export did not write, or that were changed since
     #[arg(long, requires = "form")]
     force: bool,
-    /// Type of the Service that clients use
-    #[arg(long = "type", value_enum, default_value_t, ignore_case = true, value_name = "TYPE")]
-    kind: ServiceKind,
-    /// Port of a Service of type NodePort or LoadBalancer
-    #[arg(long, default_value_t = 80, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: u16,
-    /// Port of the nodes for type NodePort [default: the cluster chooses]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    node_port: Option<u16>,
-    /// Reach it under this host name through an Ingress
-    #[arg(long, value_name = "HOST", group = "way_in")]
-    ingress: Option<String>,
-    /// Class of the Ingress [default: the cluster's]
-    #[arg(long, value_name = "CLASS", requires = "ingress")]
-    ingress_class: Option<String>,
-    /// Secret with the certificate of the Ingress
-    #[arg(long, value_name = "SECRET", requires = "ingress")]
-    tls_secret: Option<String>,
-    /// Reach it under this host name through an HTTPRoute of the Gateway API
-    #[arg(long, value_name = "HOST", group = "way_in", requires = "gateway")]
-    route: Option<String>,
-    /// Gateway that takes the HTTPRoute
-    #[arg(long, value_name = "[NAMESPACE/]NAME", requires = "route")]
-    gateway: Option<String>,
+    #[command(flatten)]
+    exposure: ExposureArgs,
     /// Oldest version of Kubernetes that shall take the objects [default: 1.29]
     #[arg(long, value_name = "VERSION", value_parser = version)]
     kubernetes_version: Option<Version>,
@@ -101,17 +79,6 @@ pub struct Args {
     service: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum ServiceKind {
-    #[default]
-    #[value(name = "ClusterIP")]
-    ClusterIp,
-    #[value(name = "NodePort")]
-    NodePort,
-    #[value(name = "LoadBalancer")]
-    LoadBalancer,
-}
-
 fn version(text: &str) -> Result<Version, InvalidVersion> {
     text.parse()
 }
@@ -126,7 +93,7 @@ fn range(text: &str) -> Result<(u32, u32), String> {
 /// Exports.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let caps = capabilities(args)?;
-    let exposure = exposure(args)?;
+    let exposure = args.exposure.exposure()?;
     let service = match &args.service {
         Some(service) => service.clone(),
         None => {
@@ -179,37 +146,9 @@ fn capabilities(args: &Args) -> Result<Capabilities, Failure> {
     } else if args.image_volumes {
         caps.version = IMAGE_VOLUMES;
     }
-    caps.gateway_api = args.route.is_some().then(|| "v1".to_owned());
+    caps.gateway_api = args.exposure.uses_route().then(|| "v1".to_owned());
     caps.metrics_api = args.autoscale.is_some();
     Ok(caps)
-}
-
-fn exposure(args: &Args) -> Result<Exposure, Failure> {
-    if let Some(host) = args.ingress.as_ref().or(args.route.as_ref()) {
-        if args.kind != ServiceKind::ClusterIp {
-            return Err(Failure::usage("--type is for a service without --ingress and --route"));
-        }
-        let parent = args.gateway.as_ref().map(|gateway| match gateway.split_once('/') {
-            Some((namespace, name)) => {
-                RouteParent { name: name.to_owned(), namespace: Some(namespace.to_owned()), section: None }
-            }
-            None => RouteParent { name: gateway.clone(), namespace: None, section: None },
-        });
-        return Ok(Exposure::Host {
-            host: host.clone(),
-            parent,
-            ingress_class: args.ingress_class.clone(),
-            tls_secret: args.tls_secret.clone(),
-        });
-    }
-    if args.node_port.is_some() && args.kind != ServiceKind::NodePort {
-        return Err(Failure::usage("--node-port needs --type NodePort"));
-    }
-    Ok(match args.kind {
-        ServiceKind::ClusterIp => Exposure::ClusterIp,
-        ServiceKind::NodePort => Exposure::NodePort { port: args.port, node_port: args.node_port },
-        ServiceKind::LoadBalancer => Exposure::LoadBalancer { port: args.port },
-    })
 }
 
 fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedService, Failure> {

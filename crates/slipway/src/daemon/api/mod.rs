@@ -2,6 +2,7 @@
 
 mod build;
 mod containers;
+mod engines;
 mod events;
 mod images;
 mod logs;
@@ -28,6 +29,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(build::routes())
         .merge(containers::routes())
+        .merge(engines::routes())
         .merge(events::routes())
         .merge(images::routes())
         .merge(logs::routes())

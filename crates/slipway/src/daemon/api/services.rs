@@ -8,9 +8,10 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
+use slipway_types::expose::ExposeRequest;
 use slipway_types::image::TransferEvent;
 use slipway_types::publish::{PublishEvent, PublishRequest};
-use slipway_types::service::ServiceStatus;
+use slipway_types::service::{ReplicaUsage, ServiceStatus};
 
 use super::super::{App, publish, services};
 use super::{Answer, Body, blocking, stream};
@@ -19,7 +20,9 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/services", get(list).post(declare))
         .route("/v1/service", get(status).delete(delete))
+        .route("/v1/top", get(top))
         .route("/v1/services/scale", post(scale))
+        .route("/v1/services/expose", post(expose))
         .route("/v1/services/publish", post(publish))
 }
 
@@ -45,6 +48,15 @@ async fn delete(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<(
 }
 
 #[derive(Deserialize)]
+struct Top {
+    service: Option<String>,
+}
+
+async fn top(State(app): State<Arc<App>>, Query(top): Query<Top>) -> Answer<Vec<ReplicaUsage>> {
+    blocking(move || services::top(&app, top.service.as_deref())).await.map(Json)
+}
+
+#[derive(Deserialize)]
 struct Scale {
     name: String,
     replicas: u32,
@@ -52,6 +64,10 @@ struct Scale {
 
 async fn scale(State(app): State<Arc<App>>, Body(asked): Body<Scale>) -> Answer<ServiceStatus> {
     blocking(move || services::scale(&app, &asked.name, asked.replicas)).await.map(Json)
+}
+
+async fn expose(State(app): State<Arc<App>>, Body(asked): Body<ExposeRequest>) -> Answer<ServiceStatus> {
+    blocking(move || services::expose(&app, &asked)).await.map(Json)
 }
 
 async fn publish(State(app): State<Arc<App>>, Body(request): Body<PublishRequest>) -> Response {

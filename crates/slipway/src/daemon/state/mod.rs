@@ -1,6 +1,7 @@
 //! What the daemon remembers: one SQLite database, one writer, every commit durable before it is acknowledged.
 
 mod containers;
+mod engines;
 mod events;
 mod models;
 mod runs;
@@ -14,13 +15,17 @@ use slipway_types::{ApiError, ErrorCode};
 
 pub use containers::ContainerRecord;
 pub use models::AliasMove;
-pub use services::{NATIVE, ServiceRecord};
+pub use services::ServiceRecord;
 
 /// Version of the tables below. An older file is migrated step by step; a newer one is refused.
 const SCHEMA_VERSION: u32 = 1 + MIGRATIONS.len() as u32;
 
 /// What each version after the first changed. A new file goes through all of them.
-const MIGRATIONS: [&str; 1] = ["ALTER TABLE runs ADD COLUMN fingerprint TEXT;"];
+const MIGRATIONS: [&str; 2] = [
+    "ALTER TABLE runs ADD COLUMN fingerprint TEXT;",
+    "CREATE TABLE engines (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+     CREATE TABLE choices (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;",
+];
 
 /// Version 1.
 const SCHEMA: &str = "

@@ -3,11 +3,10 @@
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use slipway_orchestrator::Revision;
+use slipway_types::engine::NATIVE;
+use slipway_types::expose::Exposure;
 
 use super::{Context, State, StateError, decode, encode};
-
-/// The engine of services that name none: this host.
-pub const NATIVE: &str = "native";
 
 /// A declared service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +22,9 @@ pub struct ServiceRecord {
     /// Name of the engine that runs it.
     #[serde(default = "native")]
     pub engine: String,
+    /// How it is reached from outside of its cluster.
+    #[serde(default)]
+    pub exposure: Exposure,
 }
 
 fn native() -> String {

@@ -1,0 +1,34 @@
+//! `slipway expose`
+
+use slipway_types::expose::ExposeRequest;
+use slipway_types::service::ServiceStatus;
+
+use super::Context;
+use super::exposure::ExposureArgs;
+use super::services::wait_until_ready;
+use crate::failure::Failure;
+
+/// Change how a service on a cluster is reached from outside of it
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    exposure: ExposureArgs,
+    /// Do not wait until it answers there
+    #[arg(short, long)]
+    detach: bool,
+    /// Service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+}
+
+/// Exposes.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let request = ExposeRequest { service: args.service.clone(), exposure: args.exposure.exposure()? };
+    let client = context.client()?;
+    let mut status: ServiceStatus = client.post("/v1/services/expose", &request)?;
+    if !args.detach {
+        status = wait_until_ready(context, &client, &status.spec.name)?;
+    }
+    context.printer.line(&status.url);
+    Ok(0)
+}

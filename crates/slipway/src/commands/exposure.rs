@@ -1,0 +1,83 @@
+//! Flags that say how something is reached from outside of a cluster; several commands have them.
+
+use slipway_types::expose::{Exposure, RouteParent};
+
+use crate::failure::Failure;
+
+/// The way in.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExposureArgs {
+    /// Type of the Service that clients use
+    #[arg(long = "type", value_enum, default_value_t, ignore_case = true, value_name = "TYPE")]
+    kind: ServiceKind,
+    /// Port of a Service of type NodePort or LoadBalancer
+    #[arg(long, default_value_t = 80, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// Port of the nodes for type NodePort [default: the cluster chooses]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    node_port: Option<u16>,
+    /// Reach it under this host name through an Ingress
+    #[arg(long, value_name = "HOST", group = "way_in")]
+    ingress: Option<String>,
+    /// Class of the Ingress [default: the cluster's]
+    #[arg(long, value_name = "CLASS", requires = "ingress")]
+    ingress_class: Option<String>,
+    /// Secret with the certificate of the Ingress
+    #[arg(long, value_name = "SECRET", requires = "ingress")]
+    tls_secret: Option<String>,
+    /// Reach it under this host name through an HTTPRoute of the Gateway API
+    #[arg(long, value_name = "HOST", group = "way_in", requires = "gateway")]
+    route: Option<String>,
+    /// Gateway that takes the HTTPRoute
+    #[arg(long, value_name = "[NAMESPACE/]NAME", requires = "route")]
+    gateway: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ServiceKind {
+    #[default]
+    #[value(name = "ClusterIP")]
+    ClusterIp,
+    #[value(name = "NodePort")]
+    NodePort,
+    #[value(name = "LoadBalancer")]
+    LoadBalancer,
+}
+
+impl ExposureArgs {
+    /// Whether an HTTPRoute is asked for.
+    pub fn uses_route(&self) -> bool {
+        self.route.is_some()
+    }
+
+    /// What they say.
+    pub fn exposure(&self) -> Result<Exposure, Failure> {
+        if let Some(host) = self.ingress.as_ref().or(self.route.as_ref()) {
+            if self.kind != ServiceKind::ClusterIp {
+                return Err(Failure::usage("--type is for a service without --ingress and --route"));
+            }
+            let parent = self.gateway.as_ref().map(|gateway| match gateway.split_once('/') {
+                Some((namespace, name)) => RouteParent {
+                    name: name.to_owned(),
+                    namespace: Some(namespace.to_owned()),
+                    section: None,
+                },
+                None => RouteParent { name: gateway.clone(), namespace: None, section: None },
+            });
+            return Ok(Exposure::Host {
+                host: host.clone(),
+                parent,
+                ingress_class: self.ingress_class.clone(),
+                tls_secret: self.tls_secret.clone(),
+            });
+        }
+        if self.node_port.is_some() && self.kind != ServiceKind::NodePort {
+            return Err(Failure::usage("--node-port needs --type NodePort"));
+        }
+        Ok(match self.kind {
+            ServiceKind::ClusterIp => Exposure::ClusterIp,
+            ServiceKind::NodePort => Exposure::NodePort { port: self.port, node_port: self.node_port },
+            ServiceKind::LoadBalancer => Exposure::LoadBalancer { port: self.port },
+        })
+    }
+}
