@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::names::NAME_ANNOTATION;
+use crate::render::OWNER_LABEL;
 
 /// An object to apply or to write to a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Object {
 pub enum Owner<'a> {
     /// Something of Slipway's with this name.
     Named(&'a str),
+    /// Another daemon, by its id.
+    Daemon(&'a str),
     /// Something that Slipway did not make.
     Stranger,
 }
@@ -83,9 +86,15 @@ impl Object {
         }
     }
 
-    /// Whose object of this name the cluster has already, if it is not this one's: another name that is mapped alike, or
-    /// something that Slipway did not make. `live` is what the cluster has.
+    /// Whose object of this name the cluster has already, if it is not this one's: another daemon's, that of another name
+    /// that is mapped alike, or something that Slipway did not make. What was exported and applied by hand is nobody's
+    /// and can be taken. `live` is what the cluster has.
     pub fn taken_by<'a>(&self, live: &'a Value) -> Option<Owner<'a>> {
+        let daemon = live["metadata"]["labels"][OWNER_LABEL].as_str();
+        if let Some(daemon) = daemon.filter(|daemon| self.json["metadata"]["labels"][OWNER_LABEL] != *daemon)
+        {
+            return Some(Owner::Daemon(daemon));
+        }
         let annotation = |object: &'a Value| object["metadata"]["annotations"][NAME_ANNOTATION].as_str();
         let ours = self.json["metadata"]["annotations"][NAME_ANNOTATION].as_str();
         match annotation(live) {
@@ -116,5 +125,15 @@ mod tests {
         assert_eq!(object.taken_by(&live(Some("型"))), Some(Owner::Named("型")));
         assert_eq!(object.taken_by(&live(None)), Some(Owner::Stranger));
         assert_eq!(object.key().kind, "Service");
+        let of = |owner: &str| {
+            let mut json = live(Some("模型"));
+            json["metadata"]["labels"] = json!({ OWNER_LABEL: owner });
+            json
+        };
+        assert_eq!(object.taken_by(&of("one")), Some(Owner::Daemon("one")));
+        let owned = Object::new("x", of("one"));
+        assert_eq!(owned.taken_by(&of("one")), None);
+        assert_eq!(owned.taken_by(&of("two")), Some(Owner::Daemon("two")));
+        assert_eq!(owned.taken_by(&live(Some("模型"))), None, "it was exported and applied by hand");
     }
 }

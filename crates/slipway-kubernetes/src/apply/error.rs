@@ -38,6 +38,18 @@ pub enum ApplyError {
         /// By whom.
         owner: String,
     },
+    /// Another daemon keeps it.
+    #[error(
+        "{kind} `{name}` belongs to another daemon of Slipway, `{owner}`: use another name or namespace, or delete it there"
+    )]
+    Foreign {
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+        /// The daemon's id.
+        owner: String,
+    },
     /// The one before it is not gone yet.
     #[error("{kind} `{name}` is being deleted: it is made again once it is gone")]
     Ending {
@@ -96,11 +108,14 @@ fn owners(conflicts: &[Conflict]) -> String {
 
 impl ApplyError {
     pub(super) fn taken(object: &Object, owner: Owner<'_>) -> Self {
-        let owner = match owner {
-            Owner::Named(name) => format!("belongs to `{name}` of Slipway's"),
-            Owner::Stranger => "Slipway did not make".to_owned(),
-        };
-        Self::Taken { kind: object.kind().to_owned(), name: object.name().to_owned(), owner }
+        let (kind, name) = (object.kind().to_owned(), object.name().to_owned());
+        match owner {
+            Owner::Daemon(owner) => Self::Foreign { kind, name, owner: owner.to_owned() },
+            Owner::Named(other) => {
+                Self::Taken { kind, name, owner: format!("belongs to `{other}` of Slipway's") }
+            }
+            Owner::Stranger => Self::Taken { kind, name, owner: "Slipway did not make".to_owned() },
+        }
     }
 
     pub(super) fn api(object: &Object, source: ApiError) -> Self {

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::{Applier, ApplyError, ApplyOptions};
 use crate::client::{Dependents, DiscoverError, Selection};
 use crate::object::{Object, ObjectKey};
-use crate::render::inventory::{ApplySet, Doomed, KINDS_ANNOTATION, PARENT, PART_OF_LABEL};
+use crate::render::inventory::{ApplySet, Doomed, KINDS_ANNOTATION, PART_OF_LABEL};
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Pruned {
     pub deleted: Vec<ObjectKey>,
 }
 
-/// The inventory of one namespace.
+/// The inventory of one owner in one namespace.
 pub struct Inventory {
     applier: Applier,
     set: ApplySet,
@@ -26,9 +26,9 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// The inventory of the cluster's chosen namespace.
+    /// The inventory of the applier's owner in the cluster's chosen namespace.
     pub fn new(applier: Applier) -> Result<Self, ApplyError> {
-        let set = ApplySet::new(applier.cluster().namespace())?;
+        let set = ApplySet::new(applier.cluster().namespace(), applier.owner())?;
         Ok(Self { applier, set, kinds: Mutex::new(None) })
     }
 
@@ -75,7 +75,7 @@ impl Inventory {
         let parent = self
             .applier
             .cluster()
-            .get_metadata(&resource, self.namespace(), PARENT)
+            .get_metadata(&resource, self.namespace(), self.set.parent_name())
             .await
             .map_err(|source| self.failed(source))?;
         let text = parent
@@ -161,7 +161,7 @@ impl Inventory {
         let resource = self.applier.discovery().resource("v1", "ConfigMap").await?;
         let cluster = self.applier.cluster();
         let parent = cluster
-            .get_metadata(&resource, self.namespace(), PARENT)
+            .get_metadata(&resource, self.namespace(), self.set.parent_name())
             .await
             .map_err(|source| self.failed(source))?;
         let Some(uid) = parent.as_ref().and_then(|parent| parent["metadata"]["uid"].as_str()) else {
@@ -169,7 +169,7 @@ impl Inventory {
         };
         *known = None;
         cluster
-            .delete(&resource, self.namespace(), PARENT, uid, Dependents::Background)
+            .delete(&resource, self.namespace(), self.set.parent_name(), uid, Dependents::Background)
             .await
             .map_err(|source| self.failed(source))
     }

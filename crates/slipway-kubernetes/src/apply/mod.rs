@@ -1,4 +1,4 @@
-//! Sends objects: server-side apply under one field manager, which never takes what others own unless told to.
+//! Sends objects: server-side apply under one field manager per daemon, which never takes what others own unless told to.
 
 mod diff;
 mod error;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::client::{Cluster, Discovery};
+use crate::client::{Cluster, Discovery, FIELD_MANAGER};
+use crate::names::short_hash;
 use crate::object::{Object, ObjectKey};
 
 pub use diff::{Difference, FieldChange};
@@ -83,17 +84,26 @@ impl Mark {
     }
 }
 
-/// Applies objects to one cluster.
+/// Applies objects to one cluster for one owner.
 #[derive(Clone)]
 pub struct Applier {
     cluster: Cluster,
     discovery: Arc<Discovery>,
+    owner: Arc<str>,
+    manager: Arc<str>,
 }
 
 impl Applier {
-    /// For this cluster.
-    pub fn new(cluster: Cluster, discovery: Arc<Discovery>) -> Self {
-        Self { cluster, discovery }
+    /// For this cluster and owner. Its field manager is its own, so that of two daemons which make one object at the
+    /// same moment the server refuses the second.
+    pub fn new(cluster: Cluster, discovery: Arc<Discovery>, owner: &str) -> Self {
+        let manager = format!("{FIELD_MANAGER}-{}", short_hash(owner.as_bytes())).into();
+        Self { cluster, discovery, owner: owner.into(), manager }
+    }
+
+    /// Whose objects it applies.
+    pub fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// The cluster.
@@ -129,36 +139,35 @@ impl Applier {
         self.send(object, live.as_ref(), options).await
     }
 
-    /// Applies an object that is known to be ours already: one request less.
-    pub(crate) async fn apply_known(
+    /// What the cluster has under an object's name, if this object may be applied over it. `known` is that, where it
+    /// is known already: one request less.
+    pub(crate) async fn base(
         &self,
         object: &Object,
-        live: &Value,
-        options: ApplyOptions,
-    ) -> Result<Applied, ApplyError> {
-        self.send(object, Some(live), options).await
+        known: Option<&Value>,
+    ) -> Result<Option<Value>, ApplyError> {
+        check(object)?;
+        let live = match known {
+            Some(known) => Some(known.clone()),
+            None => self.live(object, false).await?,
+        };
+        free(object, live.as_ref())?;
+        Ok(live)
     }
 
-    async fn send(
+    /// Applies an object over what [`Applier::base`] gave.
+    pub(crate) async fn send(
         &self,
         object: &Object,
         live: Option<&Value>,
         options: ApplyOptions,
     ) -> Result<Applied, ApplyError> {
-        if let Some(owner) = live.and_then(|live| object.taken_by(live)) {
-            return Err(ApplyError::taken(object, owner));
-        }
-        if live.is_some_and(|live| !live["metadata"]["deletionTimestamp"].is_null()) {
-            return Err(ApplyError::Ending {
-                kind: object.kind().to_owned(),
-                name: object.name().to_owned(),
-            });
-        }
+        free(object, live)?;
         let resource = self.discovery.resource(object.api_version(), object.kind()).await?;
         let dry_run = options.dry_run == DryRun::Server;
         let answer = self
             .cluster
-            .apply(&resource, object.json(), options.force, dry_run)
+            .apply(&resource, object.json(), &self.manager, options.force, dry_run)
             .await
             .map_err(|source| ApplyError::api(object, source))?;
         let change = match live {
@@ -196,18 +205,30 @@ impl Applier {
         if let Some(owner) = live.as_ref().and_then(|live| object.taken_by(live)) {
             return Err(ApplyError::taken(object, owner));
         }
-        let (would_be, conflicts) = match self.cluster.apply(&resource, object.json(), false, true).await {
+        let send = |force| self.cluster.apply(&resource, object.json(), &self.manager, force, true);
+        let (would_be, conflicts) = match send(false).await {
             Ok(answer) => (answer, Vec::new()),
             Err(error) => match ApplyError::api(object, error) {
                 ApplyError::Conflict { conflicts, .. } => {
-                    let forced = self.cluster.apply(&resource, object.json(), true, true).await;
-                    (forced.map_err(|source| ApplyError::api(object, source))?, conflicts)
+                    (send(true).await.map_err(|source| ApplyError::api(object, source))?, conflicts)
                 }
                 other => return Err(other),
             },
         };
         Ok(Difference::new(object.key(), live.as_ref(), &would_be, conflicts))
     }
+}
+
+/// Whether an object may be applied over what is there.
+fn free(object: &Object, live: Option<&Value>) -> Result<(), ApplyError> {
+    let Some(live) = live else { return Ok(()) };
+    if let Some(owner) = object.taken_by(live) {
+        return Err(ApplyError::taken(object, owner));
+    }
+    if !live["metadata"]["deletionTimestamp"].is_null() {
+        return Err(ApplyError::Ending { kind: object.kind().to_owned(), name: object.name().to_owned() });
+    }
+    Ok(())
 }
 
 fn check(object: &Object) -> Result<(), ApplyError> {

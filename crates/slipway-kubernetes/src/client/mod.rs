@@ -35,7 +35,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 << 20;
 /// Objects in one page of a list.
 const PAGE: usize = 500;
-/// The field manager under which everything is applied.
+/// Beginning of the names of the field managers under which everything is applied.
 pub const FIELD_MANAGER: &str = "slipway";
 
 /// A cluster's API server, as one user, in one namespace. Cheap to clone.
@@ -218,6 +218,7 @@ impl Cluster {
         &self,
         resource: &Resource,
         object: &Value,
+        manager: &str,
         force: bool,
         dry_run: bool,
     ) -> Result<Value, ApiError> {
@@ -225,7 +226,8 @@ impl Cluster {
         let name = metadata["name"].as_str().unwrap_or_default();
         let path = resource.path(metadata["namespace"].as_str().unwrap_or_default(), Some(name));
         let dry = if dry_run { "&dryRun=All" } else { "" };
-        let query = format!("{path}?fieldManager={FIELD_MANAGER}&force={force}&fieldValidation=Strict{dry}");
+        let manager = escape(manager);
+        let query = format!("{path}?fieldManager={manager}&force={force}&fieldValidation=Strict{dry}");
         let body = Bytes::from(object.to_string());
         self.request(Method::PATCH, &query, Accept::Whole, Some(("application/apply-patch+yaml", body))).await
     }

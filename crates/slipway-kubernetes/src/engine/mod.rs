@@ -38,8 +38,11 @@ const PARALLEL: usize = 16;
 const FILL_TIME: Duration = Duration::from_secs(20);
 
 /// How the engine behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
+    /// Id of the daemon, which never changes as long as its state folder is there, of letters and digits. Everything
+    /// that the engine applies has it, and it touches nothing of another owner.
+    pub owner: String,
     /// How long a new revision may be stuck in what does not pass by itself (no image, crashes, a wrong configuration)
     /// before the stable one is put back. The Deployment's own deadline does the same, later, for everything else.
     pub patience: Duration,
@@ -51,9 +54,11 @@ pub struct EngineOptions {
     pub watch: WatchOptions,
 }
 
-impl Default for EngineOptions {
-    fn default() -> Self {
+impl EngineOptions {
+    /// The usual ones, for an owner.
+    pub fn new(owner: impl Into<String>) -> Self {
         Self {
+            owner: owner.into(),
             patience: Duration::from_secs(120),
             retry_first: Duration::from_secs(2),
             retry_most: Duration::from_secs(60),
@@ -71,7 +76,7 @@ pub struct Pass {
     pub completed: Vec<(String, u64)>,
     /// Absent services of which nothing is left.
     pub forgotten: Vec<String>,
-    /// Services of ours in the namespace that nobody asked about. Another daemon may have declared them.
+    /// Services of ours in the namespace that nobody asked about.
     pub unknown: Vec<String>,
     /// Events to record.
     pub notices: Vec<Notice>,
@@ -117,6 +122,8 @@ impl ServiceEngine {
     ) -> Result<Self, ApplyError> {
         let handle = Handle::current();
         let discovery = Arc::new(Discovery::new(cluster.clone()));
+        let applier = Applier::new(cluster.clone(), Arc::clone(&discovery), &options.owner);
+        let inventory = Arc::new(Inventory::new(applier.clone())?);
         let caps = discovery.capabilities().await?;
         let mut more = Vec::new();
         if let Some(version) = &caps.gateway_api {
@@ -129,9 +136,7 @@ impl ServiceEngine {
                 discovery.resource(&format!("resource.k8s.io/{version}"), "ResourceClaimTemplate").await?,
             );
         }
-        let watcher = Watcher::start(&cluster, usual(&more), options.watch);
-        let applier = Applier::new(cluster, discovery);
-        let inventory = Arc::new(Inventory::new(applier.clone())?);
+        let watcher = Watcher::start(&cluster, usual(&options.owner, &more), options.watch);
         Ok(Self {
             handle,
             applier,

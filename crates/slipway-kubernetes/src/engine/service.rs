@@ -366,12 +366,15 @@ async fn apply_if_needed(
     state.tried.clone_from(&hash);
     let mut rendered = render()?;
     context.inventory.adopt(&mut rendered.objects).await?;
-    let mut marks = BTreeMap::new();
+    // All names are looked at before anything is sent: what belongs to another gets no half of ours.
+    let mut bases = Vec::with_capacity(rendered.objects.len());
     for object in &rendered.objects {
-        let applied = match context.known.objects.get(&object.key()) {
-            Some(live) => context.applier.apply_known(object, live, ApplyOptions::default()).await?,
-            None => context.applier.apply(object, ApplyOptions::default()).await?,
-        };
+        let known = context.known.objects.get(&object.key()).copied();
+        bases.push(context.applier.base(object, known).await?);
+    }
+    let mut marks = BTreeMap::new();
+    for (object, base) in rendered.objects.iter().zip(&bases) {
+        let applied = context.applier.send(object, base.as_ref(), ApplyOptions::default()).await?;
         marks.insert(applied.key, applied.mark);
     }
     *state = State {

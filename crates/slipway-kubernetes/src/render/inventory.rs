@@ -1,13 +1,15 @@
-//! The inventory: an ApplySet, by which what was applied once and is wanted no more is found again.
+//! The inventory: an ApplySet, by which what was applied once and is wanted no more is found again. Each owner, which is
+//! one daemon by its state folder, has one of its own in a namespace.
 
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::{RenderError, namespace};
-use crate::names::digest;
+use super::{OWNER_LABEL, RenderError, namespace};
+use crate::names::{digest, short_hash};
 use crate::object::{Object, ObjectKey};
+use crate::validate;
 
 /// Label of every member of a set.
 pub(crate) const PART_OF_LABEL: &str = "applyset.kubernetes.io/part-of";
@@ -16,8 +18,8 @@ const ID_LABEL: &str = "applyset.kubernetes.io/id";
 /// Annotation of the parent with the kinds that the set may hold.
 pub(crate) const KINDS_ANNOTATION: &str = "applyset.kubernetes.io/contains-group-kinds";
 const TOOLING_ANNOTATION: &str = "applyset.kubernetes.io/tooling";
-/// Name of the ConfigMap that is the parent.
-pub(crate) const PARENT: &str = "slipway-inventory";
+/// Beginning of the name of the ConfigMap that is the parent.
+const PARENT: &str = "slipway-inventory";
 
 /// Kinds that pods refer to, which may not vanish before them.
 const LAST: [&str; 4] = ["ConfigMap", "Secret", "ServiceAccount", "ResourceClaimTemplate"];
@@ -35,21 +37,44 @@ pub struct Doomed {
     pub uid: String,
 }
 
-/// The set of a namespace.
+/// What one owner keeps in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplySet {
     namespace: String,
+    owner: String,
+    parent: String,
     id: String,
 }
 
 impl ApplySet {
-    /// The set of a namespace.
-    pub fn new(in_namespace: &str) -> Result<Self, RenderError> {
+    /// The set of an owner in a namespace. The owner is an id that never changes, of letters and digits.
+    pub fn new(in_namespace: &str, owner: &str) -> Result<Self, RenderError> {
         namespace(in_namespace)?;
+        if owner.is_empty() {
+            let reason = "an id is needed, by which its objects are told from those of others".to_owned();
+            return Err(RenderError::Contradiction { what: "owner", reason });
+        }
+        validate::label_value(owner).map_err(|source| RenderError::Invalid { what: "owner", source })?;
+        let parent = format!("{PARENT}-{}", short_hash(owner.as_bytes()));
         // KEP-3659: name, namespace, kind and group of the parent; the group of a ConfigMap is empty.
-        let digest = digest(format!("{PARENT}.{in_namespace}.ConfigMap.").as_bytes());
+        let digest = digest(format!("{parent}.{in_namespace}.ConfigMap.").as_bytes());
         let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest);
-        Ok(Self { namespace: in_namespace.to_owned(), id: format!("applyset-{text}-v1") })
+        Ok(Self {
+            namespace: in_namespace.to_owned(),
+            owner: owner.to_owned(),
+            parent,
+            id: format!("applyset-{text}-v1"),
+        })
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// Name of the parent.
+    pub fn parent_name(&self) -> &str {
+        &self.parent
     }
 
     /// Its id.
@@ -57,16 +82,22 @@ impl ApplySet {
         &self.id
     }
 
-    /// Marks objects as members.
+    /// Marks objects as members, and what the cluster makes from them as the owner's.
     pub fn adopt(&self, objects: &mut [Object]) {
         for object in objects {
-            object.json_mut()["metadata"]["labels"][PART_OF_LABEL] = self.id.as_str().into();
+            let json = object.json_mut();
+            json["metadata"]["labels"][PART_OF_LABEL] = self.id.as_str().into();
+            json["metadata"]["labels"][OWNER_LABEL] = self.owner.as_str().into();
+            if let Some(spec) = json.get_mut("spec") {
+                label_templates(spec, &self.owner);
+            }
         }
     }
 
     /// Whether an object that the cluster has is a member.
     pub fn has(&self, object: &Value) -> bool {
-        object["metadata"]["labels"][PART_OF_LABEL] == self.id.as_str()
+        let labels = &object["metadata"]["labels"];
+        labels[PART_OF_LABEL] == self.id.as_str() && labels[OWNER_LABEL] == self.owner.as_str()
     }
 
     /// What of `live`, the objects that the cluster has, is to be deleted: members that are wanted no more. What is no
@@ -108,14 +139,18 @@ impl ApplySet {
             .collect();
         let kinds: Vec<String> = kinds.into_iter().collect();
         Object::new(
-            "The inventory of what Slipway keeps in this namespace.",
+            "The inventory of what one daemon of Slipway keeps in this namespace.",
             json!({
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {
-                    "name": PARENT,
+                    "name": self.parent,
                     "namespace": self.namespace,
-                    "labels": {ID_LABEL: self.id, "app.kubernetes.io/managed-by": "slipway"},
+                    "labels": {
+                        ID_LABEL: self.id,
+                        OWNER_LABEL: self.owner,
+                        "app.kubernetes.io/managed-by": "slipway",
+                    },
                     "annotations": {
                         TOOLING_ANNOTATION: concat!("slipway/v", env!("CARGO_PKG_VERSION")),
                         KINDS_ANNOTATION: kinds.join(","),
@@ -126,6 +161,22 @@ impl ApplySet {
     }
 }
 
+/// Templates of pods, and of Jobs that have templates of pods.
+fn label_templates(spec: &mut Value, owner: &str) {
+    match spec {
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                if key == "template" && field.is_object() {
+                    field["metadata"]["labels"][OWNER_LABEL] = owner.into();
+                }
+                label_templates(field, owner);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| label_templates(item, owner)),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,9 +184,10 @@ mod tests {
 
     #[test]
     fn members_and_parent_know_each_other() {
-        let set = ApplySet::new("team-a").unwrap();
-        assert!(label_value(set.id()).is_ok() && set.id() != ApplySet::new("team-b").unwrap().id());
-        assert!(ApplySet::new("Team").is_err());
+        let set = ApplySet::new("team-a", "one").unwrap();
+        assert!(label_value(set.id()).is_ok() && set.id() != ApplySet::new("team-b", "one").unwrap().id());
+        assert!(ApplySet::new("Team", "one").is_err());
+        assert!(ApplySet::new("team-a", "").is_err() && ApplySet::new("team-a", "of both").is_err());
         let mut objects = [Object::new(
             "x",
             json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "team-a"}}),
@@ -150,8 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn owners_share_nothing() {
+        let [one, two] = ["one", "two"].map(|owner| ApplySet::new("team-a", owner).unwrap());
+        assert!(one.id() != two.id() && one.parent_name() != two.parent_name());
+        let mut objects = [Object::new(
+            "x",
+            json!({"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": {"name": "a", "namespace": "team-a"},
+                "spec": {"replicatedJobs": [{"template": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}]}}),
+        )];
+        one.adopt(&mut objects);
+        let job = &objects[0].json()["spec"]["replicatedJobs"][0]["template"];
+        assert_eq!(job["metadata"]["labels"][OWNER_LABEL], "one");
+        assert_eq!(job["spec"]["template"]["metadata"]["labels"], json!({"a": "b", OWNER_LABEL: "one"}));
+        let mut live = objects[0].json().clone();
+        live["metadata"]["uid"] = "1".into();
+        assert!(one.has(&live) && !two.has(&live));
+        assert_eq!(two.prune(std::slice::from_ref(&live), &[]), []);
+        assert_eq!(one.prune(&[live], &[]).len(), 1);
+    }
+
+    #[test]
     fn prunes_members_only_and_by_uid() {
-        let set = ApplySet::new("team-a").unwrap();
+        let set = ApplySet::new("team-a", "one").unwrap();
         let object = |kind: &str, name: &str, uid: &str| {
             let mut one = [Object::new(
                 "x",

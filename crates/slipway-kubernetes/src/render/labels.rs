@@ -16,6 +16,8 @@ pub const GATEWAY_LABEL: &str = "slipway.dev/gateway";
 pub const RUN_LABEL: &str = "slipway.dev/run";
 /// Label of pods of a run: the attempt.
 pub const ATTEMPT_LABEL: &str = "slipway.dev/attempt";
+/// Label of everything that a daemon keeps in a cluster, pods included: the daemon's id. What is only exported has none.
+pub const OWNER_LABEL: &str = "slipway.dev/owner";
 /// Label of pods of a service: the revision.
 pub const REVISION_LABEL: &str = "slipway.dev/revision";
 /// Annotation of the Service before a service's pods: what the gateway must know to route to them, as JSON.

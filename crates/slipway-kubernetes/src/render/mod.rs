@@ -30,7 +30,9 @@ use crate::validate::{self, Invalid};
 
 pub use collector::COLLECTOR_LABEL;
 pub use gateway::GATEWAY_PORT;
-pub use labels::{ATTEMPT_LABEL, GATEWAY_LABEL, REVISION_LABEL, ROUTE_ANNOTATION, RUN_LABEL, SERVICE_LABEL};
+pub use labels::{
+    ATTEMPT_LABEL, GATEWAY_LABEL, OWNER_LABEL, REVISION_LABEL, ROUTE_ANNOTATION, RUN_LABEL, SERVICE_LABEL,
+};
 pub use pod::HTTP_PORT;
 
 /// What a specification is in a cluster.

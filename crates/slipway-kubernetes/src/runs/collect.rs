@@ -182,8 +182,10 @@ impl Runs {
             let live =
                 self.applier.cluster().get_metadata(&resource, object.namespace(), object.name()).await;
             let uid = match live {
-                Ok(Some(live)) => live["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
-                Ok(None) => continue,
+                Ok(Some(live)) if self.inventory.set().has(&live) => {
+                    live["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
+                }
+                Ok(_) => continue,
                 Err(source) => {
                     let namespace = object.namespace().to_owned();
                     return Err(crate::apply::ApplyError::Inventory { namespace, source });

@@ -124,7 +124,8 @@ impl Runs {
         let cluster = self.applier.cluster();
         let refused = |source| RunError::Api { run: run.run.clone(), source };
         let live = cluster.get_metadata(&resource, &run.namespace, &name).await.map_err(refused)?;
-        let Some(uid) = live.as_ref().and_then(|live| live["metadata"]["uid"].as_str()) else {
+        let own = live.as_ref().filter(|live| self.inventory.set().has(live));
+        let Some(uid) = own.and_then(|live| live["metadata"]["uid"].as_str()) else {
             return Ok(());
         };
         cluster

@@ -10,11 +10,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::client::{Cluster, Resource, Selection};
+use crate::render::OWNER_LABEL;
 
 pub use store::{Health, Snapshot, Store};
 
-/// Label of everything of ours.
-pub const MANAGED: &str = "app.kubernetes.io/managed-by=slipway";
 /// Most events that are kept.
 const MAX_EVENTS: usize = 4000;
 
@@ -52,9 +51,9 @@ impl Default for WatchOptions {
     }
 }
 
-/// What is watched of a namespace: pods, Deployments, Jobs, Services and events as they are, of all other kinds that
+/// What is watched of an owner's objects in a namespace: pods, Deployments, Jobs, Services and events as they are, of all other kinds that
 /// the engine applies only metadata, so that no secret is ever held. `more` are kinds that not every cluster has.
-pub fn usual(more: &[Resource]) -> Vec<Watched> {
+pub fn usual(owner: &str, more: &[Resource]) -> Vec<Watched> {
     let whole = [
         Resource::well_known("", "v1", "Pod", "pods"),
         Resource::well_known("apps", "v1", "Deployment", "deployments"),
@@ -75,7 +74,7 @@ pub fn usual(more: &[Resource]) -> Vec<Watched> {
     ];
     let ours = |resource, metadata_only| Watched {
         resource,
-        selection: Selection { metadata_only, ..Selection::labelled(MANAGED) },
+        selection: Selection { metadata_only, ..Selection::labelled(format!("{OWNER_LABEL}={owner}")) },
         most: None,
         optional: false,
     };

@@ -38,7 +38,10 @@ async fn creates_changes_and_leaves_alone() {
     assert_eq!(go("2", really).await, Change::Changed);
     let patches = fake.requests().into_iter().filter(|(method, _)| method == Method::PATCH);
     for (_, path) in patches {
-        assert!(path.contains("fieldManager=slipway&force=false&fieldValidation=Strict"), "{path}");
+        assert!(
+            path.contains("fieldManager=slipway-") && path.contains("&force=false&fieldValidation=Strict"),
+            "{path}"
+        );
     }
 }
 
@@ -120,7 +123,7 @@ async fn the_inventory_finds_what_is_wanted_no_more() {
     let inventory = Arc::new(Inventory::new(applier.clone()).unwrap());
     let mut objects = vec![config("a", "a", "1"), config("b", "a", "1"), config("other", "o", "1")];
     inventory.adopt(&mut objects).await.unwrap();
-    let kinds = &fake.get("configmaps", "slipway-inventory").unwrap()["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"];
+    let kinds = &fake.get("configmaps", inventory.set().parent_name()).unwrap()["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"];
     assert_eq!(kinds, "ConfigMap");
     applier.apply_all(&objects, ApplyOptions::default()).await.unwrap();
     // Not a member, though it looks like ours.
@@ -129,7 +132,7 @@ async fn the_inventory_finds_what_is_wanted_no_more() {
     assert_eq!(live.len(), 2);
     let pruned = inventory.prune(&live, &objects[..1]).await.unwrap();
     assert_eq!(pruned.deleted.len(), 1);
-    assert_eq!(fake.names("configmaps"), ["a", "lookalike", "other", "slipway-inventory"]);
+    assert_eq!(fake.names("configmaps"), ["a", "lookalike", "other", inventory.set().parent_name()]);
     // A second set of kinds is added to the first, also by another process.
     let again = Inventory::new(applier).unwrap();
     let mut more = vec![Object::new(
@@ -137,7 +140,7 @@ async fn the_inventory_finds_what_is_wanted_no_more() {
         json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "p", "namespace": "team-a"}}),
     )];
     again.adopt(&mut more).await.unwrap();
-    let kinds = &fake.get("configmaps", "slipway-inventory").unwrap()["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"];
+    let kinds = &fake.get("configmaps", inventory.set().parent_name()).unwrap()["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"];
     assert_eq!(kinds, "ConfigMap,PodDisruptionBudget.policy");
     assert!(!again.remove_if_empty().await.unwrap());
     again.remove_all(("x", "a")).await.unwrap();

@@ -16,7 +16,7 @@ use slipway_types::Digest;
 use slipway_types::model::ModelFormat;
 use slipway_types::service::{ReplicaState, ServiceSpec};
 
-use super::fake::{Fake, NAMESPACE, eventually, status};
+use super::fake::{Fake, NAMESPACE, OWNER, eventually, status};
 
 struct Registry {
     underway: Mutex<bool>,
@@ -87,7 +87,8 @@ fn revision(name: &str, number: u64) -> Revision {
 }
 
 fn present(name: &str, target: u64, stable: Option<u64>) -> Desired {
-    Desired::Present { target: revision(name, target), stable: stable.map(|number| revision(name, number)) }
+    let stable = stable.map(|number| revision(name, number));
+    Desired::Present { target: revision(name, target), stable, restarts: 0 }
 }
 
 struct Bed {
@@ -104,7 +105,7 @@ impl Bed {
         let options = EngineOptions {
             patience: Duration::from_secs(30),
             watch: WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() },
-            ..EngineOptions::default()
+            ..EngineOptions::new(OWNER)
         };
         let engine = ServiceEngine::start(fake.cluster(), registry.clone(), options).await.unwrap();
         Self { fake, registry, engine: Arc::new(Mutex::new(engine)) }
@@ -225,7 +226,7 @@ async fn a_revision_that_never_starts_is_taken_back() {
     assert!(matches!(pass.services[0].rollout, Rollout::Stalled { .. }));
     bed.roll("a", &ready(), 2);
     // Another daemon does not try it again by itself.
-    let options = EngineOptions::default();
+    let options = EngineOptions::new(OWNER);
     let other = ServiceEngine::start(bed.fake.cluster(), bed.registry.clone(), options).await.unwrap();
     let bed = Bed { engine: Arc::new(Mutex::new(other)), ..bed };
     let pass = bed.until(&desired, 1, |report, _| report.reason.is_some()).await;

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use kube::client::Body;
 use serde_json::{Value, json};
+use slipway_kubernetes::apply::Applier;
 use slipway_kubernetes::client::{Limiter, Retry};
 use slipway_kubernetes::{Cluster, Discovery};
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ pub type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
 type Fault = Box<dyn FnMut(&Method, &str) -> Option<Answer> + Send>;
 
 pub const NAMESPACE: &str = "team-a";
+/// The daemon of most tests.
+pub const OWNER: &str = "0a1b2c3d";
 
 /// Kinds that it serves: group, version, kind, plural.
 const KINDS: &[(&str, &str, &str, &str)] = &[
@@ -80,10 +83,14 @@ impl Fake {
         Cluster::with_limits(client, "https://fake", NAMESPACE, retry, Limiter::new(10_000, 10_000))
     }
 
-    pub fn applier(&self) -> slipway_kubernetes::apply::Applier {
+    pub fn applier(&self) -> Applier {
+        self.applier_of(OWNER)
+    }
+
+    pub fn applier_of(&self, owner: &str) -> Applier {
         let cluster = self.cluster();
         let discovery = Arc::new(Discovery::new(cluster.clone()));
-        slipway_kubernetes::apply::Applier::new(cluster, discovery)
+        Applier::new(cluster, discovery, owner)
     }
 
     /// Something that may answer before the server does.

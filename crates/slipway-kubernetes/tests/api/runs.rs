@@ -12,7 +12,7 @@ use slipway_kubernetes::watch::{WatchOptions, Watcher, usual};
 use tokio::sync::{mpsc, watch};
 
 use super::engine::reference;
-use super::fake::{Fake, NAMESPACE, eventually};
+use super::fake::{Fake, NAMESPACE, OWNER, eventually};
 
 fn run() -> TrainingRun {
     TrainingRun {
@@ -77,7 +77,7 @@ async fn bed(options: RunOptions) -> Bed {
     let fake = Fake::new();
     let applier = fake.applier();
     let fast = WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() };
-    let watcher = Watcher::start(applier.cluster(), usual(&[]), fast);
+    let watcher = Watcher::start(applier.cluster(), usual(OWNER, &[]), fast);
     assert!(watcher.store().filled(Duration::from_secs(5)).await);
     let inventory = Arc::new(Inventory::new(applier.clone()).unwrap());
     let runs = Runs::new(applier, inventory, watcher.store().clone(), options);
@@ -126,7 +126,10 @@ async fn a_gang_that_succeeds() {
     assert!(matches!(phases.last(), Some(RunPhase::Ended(RunEnd::Succeeded))), "{phases:?}");
     assert!(bed.runs.remove("digits-7").await.unwrap() >= 4);
     assert!(bed.fake.names("jobs").is_empty() && bed.fake.names("persistentvolumeclaims").is_empty());
-    assert_eq!(bed.fake.names("configmaps"), ["slipway-inventory"]);
+    assert_eq!(
+        bed.fake.names("configmaps"),
+        [slipway_kubernetes::render::inventory::ApplySet::new(NAMESPACE, OWNER).unwrap().parent_name()]
+    );
 }
 
 #[tokio::test]

@@ -6,16 +6,16 @@ use http::Method;
 use serde_json::{Value, json};
 use slipway_kubernetes::watch::{Health, WatchOptions, Watcher, usual};
 
-use super::fake::{Fake, eventually, status};
+use super::fake::{Fake, OWNER, eventually, status};
 
 fn pod(name: &str, phase: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "managedFields": [{"manager": "x"}],
-        "labels": {"app.kubernetes.io/managed-by": "slipway"}}, "status": {"phase": phase}})
+        "labels": {"slipway.dev/owner": OWNER}}, "status": {"phase": phase}})
 }
 
 async fn watcher(fake: &Fake) -> Watcher {
     let options = WatchOptions { pause: Duration::from_millis(20), ..WatchOptions::default() };
-    let watcher = Watcher::start(&fake.cluster(), usual(&[]), options);
+    let watcher = Watcher::start(&fake.cluster(), usual(OWNER, &[]), options);
     assert!(watcher.store().filled(Duration::from_secs(5)).await);
     watcher
 }
@@ -40,11 +40,16 @@ async fn follows_changes() {
     assert!(watcher.store().snapshot().get("Pod", "a").unwrap()["metadata"]["managedFields"].is_null());
     fake.delete("pods", "a");
     eventually("it is gone", || phase(&watcher, "a").is_none()).await;
-    // What has not our label is nobody's business.
+    // What has not our label is nobody's business, and what has another's is theirs.
     fake.put("pods", json!({"metadata": {"name": "stranger"}, "status": {}}));
+    let theirs = json!({"slipway.dev/owner": "other", "app.kubernetes.io/managed-by": "slipway"});
+    fake.put(
+        "pods",
+        json!({"metadata": {"name": "theirs", "labels": theirs}, "status": {"phase": "Running"}}),
+    );
     fake.put("pods", pod("c", "Pending"));
     eventually("c is seen", || phase(&watcher, "c").is_some()).await;
-    assert_eq!(phase(&watcher, "stranger"), None);
+    assert_eq!((phase(&watcher, "stranger"), phase(&watcher, "theirs")), (None, None));
 }
 
 #[tokio::test]
@@ -110,7 +115,7 @@ async fn what_one_may_do_without_is_done_without() {
     let fake = Fake::new();
     fake.fault(|_, path| path.contains("/gadgets?").then(|| status(403, "Forbidden", "no", Value::Null)));
     let gadgets = slipway_kubernetes::client::Resource::well_known("x.dev", "v1", "Gadget", "gadgets");
-    let watcher = Watcher::start(&fake.cluster(), usual(&[gadgets]), WatchOptions::default());
+    let watcher = Watcher::start(&fake.cluster(), usual(OWNER, &[gadgets]), WatchOptions::default());
     assert!(watcher.store().filled(Duration::from_secs(5)).await);
     eventually("it is good", || watcher.store().health() == Health::Good).await;
 }

@@ -12,6 +12,9 @@ use slipway_types::Reference;
 
 use super::image;
 
+/// The daemon of most tests.
+pub const OWNER: &str = "0a1b2c3d";
+
 pub struct Bed {
     pub namespace: String,
     pub admin: kube::Client,

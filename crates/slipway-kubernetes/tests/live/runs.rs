@@ -13,7 +13,7 @@ use slipway_kubernetes::spec::*;
 use slipway_kubernetes::watch::{WatchOptions, Watcher, usual};
 use tokio::sync::{mpsc, watch};
 
-use super::bed::{Bed, bed, say, wait};
+use super::bed::{Bed, OWNER, bed, say, wait};
 
 /// Fails in its first attempt, goes on from its checkpoint in the second.
 const SCRIPT: &str = r#"
@@ -63,8 +63,8 @@ fn run(bed: &Bed) -> TrainingRun {
 async fn a_gang_of_two_comes_back_with_its_output() {
     let Some(bed) = bed("gang").await else { return };
     let cluster = bed.cluster().await;
-    let applier = Applier::new(cluster.clone(), Arc::new(Discovery::new(cluster.clone())));
-    let watcher = Watcher::start(&cluster, usual(&[]), WatchOptions::default());
+    let applier = Applier::new(cluster.clone(), Arc::new(Discovery::new(cluster.clone())), OWNER);
+    let watcher = Watcher::start(&cluster, usual(OWNER, &[]), WatchOptions::default());
     assert!(watcher.store().filled(Duration::from_secs(20)).await, "{:?}", watcher.store().health());
     let inventory = Arc::new(Inventory::new(applier.clone()).unwrap());
     let runs = Runs::new(applier, inventory.clone(), watcher.store().clone(), RunOptions::default());

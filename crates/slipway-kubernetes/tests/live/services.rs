@@ -20,7 +20,7 @@ use slipway_types::service::{ReplicaState, ServiceSpec};
 use slipway_types::{Digest, Reference};
 use tokio::io::AsyncReadExt;
 
-use super::bed::{Bed, bed, say, wait};
+use super::bed::{Bed, OWNER, bed, say, wait};
 use super::proxy;
 
 struct Registry {
@@ -103,7 +103,7 @@ struct Driven {
 impl Driven {
     async fn new(bed: &Bed, cluster: slipway_kubernetes::Cluster) -> Self {
         let registry = Arc::new(Registry { namespace: bed.namespace.clone(), image: bed.image.clone() });
-        let options = EngineOptions { patience: Duration::from_secs(5), ..EngineOptions::default() };
+        let options = EngineOptions { patience: Duration::from_secs(5), ..EngineOptions::new(OWNER) };
         let engine = ServiceEngine::start(cluster, registry, options).await.unwrap();
         Self { engine: Arc::new(Mutex::new(engine)), start: Instant::now() }
     }
@@ -142,7 +142,7 @@ impl Driven {
 }
 
 fn present(target: &Revision, stable: Option<&Revision>) -> Desired {
-    Desired::Present { target: target.clone(), stable: stable.cloned() }
+    Desired::Present { target: target.clone(), stable: stable.cloned(), restarts: 0 }
 }
 
 fn steady(_: &Pass, report: &ServiceReport, _: &[ObservedReplica]) -> bool {

@@ -104,7 +104,7 @@ fn case(seed: u64) -> Case {
         }
     };
     let mut rendered = rendered.unwrap_or_else(|error| panic!("{seed}: {error:?}\n{what}"));
-    let set = ApplySet::new("team-a").unwrap();
+    let set = ApplySet::new("team-a", "0a1b2c3d").unwrap();
     set.adopt(&mut rendered.objects);
     let keys: Vec<_> = rendered.objects.iter().map(Object::key).collect();
     rendered.objects.push(set.parent(&keys));

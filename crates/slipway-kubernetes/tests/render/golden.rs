@@ -122,7 +122,7 @@ fn the_gateway_and_the_roles() {
     let subject = Subject::ServiceAccount { namespace: "ci".into(), name: "slipway".into() };
     let mut objects =
         render_engine_role("team-a", "slipway-engine", Some(&subject), &modern()).unwrap().objects;
-    let set = ApplySet::new("team-a").unwrap();
+    let set = ApplySet::new("team-a", "0a1b2c3d").unwrap();
     let keys: Vec<_> = objects.iter().map(Object::key).collect();
     set.adopt(&mut objects);
     objects.push(set.parent(&keys));
