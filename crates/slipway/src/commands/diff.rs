@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use slipway_types::preview::{Preview, PreviewOutcome};
-use slipway_types::{ApiError, ErrorCode};
+use slipway_types::preview::Preview;
 
 use super::Context;
 use crate::failure::{Failure, exit};
@@ -48,11 +47,6 @@ fn compare(context: &Context, args: &Args) -> Result<u8, Failure> {
         if let Some(reason) = &object.reason {
             context.printer.warning(format!("{}/{}: {reason}", object.kind, object.name));
         }
-    }
-    let refused = preview.objects.iter().find(|object| object.outcome == PreviewOutcome::Refused);
-    if let Some(refused) = refused {
-        let message = format!("the cluster would not take {}/{}", refused.kind, refused.name);
-        return Err(ApiError::new(ErrorCode::Failed, message).into());
     }
     Ok(if preview.objects.is_empty() { 0 } else { DIFFERENT })
 }
