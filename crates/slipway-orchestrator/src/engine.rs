@@ -62,6 +62,10 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When nothing measures replicas here; the error says what would.
     fn usage(&self) -> Result<Vec<ReplicaUsage>, EngineError>;
+
+    /// Removes what the engine keeps besides services, such as a gateway of its own. Called when no service is left and
+    /// the engine is used no more.
+    fn retire(&self) -> Result<(), EngineError>;
 }
 
 /// What a pass found and did.

@@ -130,6 +130,10 @@ impl<R: Replicas> Engine for Reconciling<R> {
         });
         Ok(usage.collect())
     }
+
+    fn retire(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// Decides for one service and acts. An action that fails is remembered, for the next pass to tell and to try again.

@@ -149,6 +149,9 @@ pub struct ServiceStatus {
     pub restarts: u64,
     /// Where it answers; empty while it does nowhere.
     pub url: String,
+    /// Why it answers nowhere, while it shall.
+    #[serde(default)]
+    pub pending: Option<String>,
     /// Whether a request to it would be answered now; only told of one service, and not of one that offers no port.
     #[serde(default)]
     pub reachable: Option<bool>,
@@ -181,6 +184,7 @@ impl ServiceStatus {
         let coming = self.replicas.iter().filter(|r| r.revision == self.revision);
         let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
         let count = format!("{} of {} replicas are ready", self.ready(), self.spec.replicas);
+        let reason = reason.or(self.pending.as_deref());
         match reason.and_then(|reason| reason.lines().next()) {
             Some(reason) => format!("{count}: {reason}"),
             None => count,
@@ -311,6 +315,7 @@ mod tests {
             ],
             restarts: 0,
             url: String::new(),
+            pending: None,
             reachable: None,
             failing: None,
             engine: "native".into(),
@@ -318,6 +323,11 @@ mod tests {
         };
         assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no");
         assert_eq!((status.ready(), status.older(), status.failure().is_none()), (1, None, true));
+        status.pending = Some("there is no load balancer yet".into());
+        assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no", "the replicas come first");
+        status.replicas[2].reason = None;
+        assert_eq!(status.progress(), "1 of 2 replicas are ready: there is no load balancer yet");
+        status.replicas[2].reason = Some("TypeError: no\n  File x".into());
         status.replicas[0].state = ReplicaState::Ready;
         status.failing = Some("TypeError: no\n  File x".into());
         let failure = status.failure().unwrap();

@@ -18,5 +18,9 @@ pub const HOME: &str = "HOME";
 pub const HTTPS_PROXY: &str = "HTTPS_PROXY";
 /// As [`HTTPS_PROXY`], in lower case.
 pub const HTTPS_PROXY_LOWER: &str = "https_proxy";
+/// Address of the API server, in a pod.
+pub const KUBERNETES_SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+/// Port of the API server, in a pod.
+pub const KUBERNETES_SERVICE_PORT: &str = "KUBERNETES_SERVICE_PORT";
 /// Turns colours off when set to anything but the empty text (<https://no-color.org>).
 pub const NO_COLOR: &str = "NO_COLOR";

@@ -2,6 +2,7 @@
 
 mod attached;
 mod client;
+mod cluster;
 mod commands;
 mod daemon;
 mod env_vars;

@@ -7,13 +7,13 @@ use slipway_image::build::Builder;
 use slipway_image::registry::Registry;
 use slipway_image::store::Store;
 use slipway_native::{Native, NativeReplicas, ServingFiles};
-use slipway_orchestrator::{Engine, EngineError, Policy, Reconciling};
-use slipway_types::engine::ClusterSpec;
+use slipway_orchestrator::{Engine, Policy, Reconciling};
 use slipway_types::image::RegistrySettings;
 use slipway_types::{ApiError, ErrorCode};
 use tokio::runtime::Handle;
 
-use crate::daemon::{self, App, Bases, Connected, Engines, State};
+use crate::cluster;
+use crate::daemon::{self, App, Bases, Engines, State};
 use crate::failure::{self, Failure};
 use crate::settings::Settings;
 
@@ -41,14 +41,8 @@ pub fn app(settings: Settings, handle: &Handle) -> Result<App, Failure> {
     let builder = Builder::new(store.clone(), Arc::new(native.clone()), Arc::new(bases));
     let replicas = NativeReplicas::new(native.clone(), root.join("models"), files.clone());
     let here: Arc<dyn Engine> = Arc::new(Reconciling::new(replicas, Policy::default()));
-    let engines = Engines::new(here, &state, Box::new(cluster)).map_err(Failure::from)?;
+    let engines = Engines::new(here, &state, Box::new(cluster::engine)).map_err(Failure::from)?;
     Ok(App::new(settings, state, store, native, builder, files, engines, handle.clone()))
-}
-
-/// Connects to a cluster.
-fn cluster(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
-    let _ = (app, spec);
-    Err(EngineError::Unavailable("clusters are not reached yet".into()))
 }
 
 /// A registry client with the credentials that are kept now.

@@ -1,6 +1,7 @@
 //! What of ours a namespace has, and the removal of what is wanted no more.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -9,6 +10,10 @@ use super::{Applier, ApplyError, ApplyOptions};
 use crate::client::{Dependents, DiscoverError, Selection};
 use crate::object::{Object, ObjectKey};
 use crate::render::inventory::{ApplySet, Doomed, KINDS_ANNOTATION, PART_OF_LABEL};
+
+/// How often, and with which pauses, it is looked whether deleted objects are gone.
+const GOING_LOOKS: u32 = 40;
+const GOING_PAUSE: Duration = Duration::from_millis(250);
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,6 +145,19 @@ impl Inventory {
             }
         }
         Ok(pruned)
+    }
+
+    /// Deletes all members but claims, and the parent once they are gone.
+    pub async fn remove_everything(&self) -> Result<(), ApplyError> {
+        let live = self.members(None).await?;
+        self.prune(&live, &[]).await?;
+        for _ in 0..GOING_LOOKS {
+            if self.remove_if_empty().await? || self.recorded().await?.is_empty() {
+                break;
+            }
+            tokio::time::sleep(GOING_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Deletes one object. `false`: it was gone.

@@ -3,11 +3,14 @@
 //! Kubernetes itself keeps the pods: a [`Deployment`](crate::render) replaces what ends and rolls out what changes. So one
 //! pass here looks, applies what differs, and tells; it never starts or stops a pod.
 
+mod kubernetes;
+mod logs;
 mod observe;
 mod preview;
 mod publisher;
 mod rollout;
 mod service;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -23,9 +26,10 @@ use tokio::runtime::Handle;
 use crate::apply::{Applier, ApplyError, Inventory};
 use crate::client::{Cluster, Discovery, ExecError, ExecOptions, LogError, LogOptions, Logs, Process};
 use crate::render::SERVICE_LABEL;
-use crate::watch::{Health, Snapshot, WatchOptions, Watcher, usual};
+use crate::watch::{Health, Snapshot, Store, WatchOptions, Watcher, usual};
 
-pub use observe::{Address, Reach, container_id, replicas};
+pub use kubernetes::KubernetesEngine;
+pub use observe::{Address, NoAddress, Reach, container_id, replicas};
 pub use preview::{Previewer, Tried, Verdict};
 pub use publisher::{Publication, PublishError, Publisher};
 pub use rollout::{Progress, progress};
@@ -46,6 +50,8 @@ pub struct EngineOptions {
     /// How long a new revision may be stuck in what does not pass by itself (no image, crashes, a wrong configuration)
     /// before the stable one is put back. The Deployment's own deadline does the same, later, for everything else.
     pub patience: Duration,
+    /// How long it may be stuck so before that is said to whoever waits.
+    pub telling: Duration,
     /// Wait after a service could not be applied; doubles up to `retry_most`.
     pub retry_first: Duration,
     /// Longest such wait.
@@ -60,6 +66,7 @@ impl EngineOptions {
         Self {
             owner: owner.into(),
             patience: Duration::from_secs(120),
+            telling: Duration::from_secs(15),
             retry_first: Duration::from_secs(2),
             retry_most: Duration::from_secs(60),
             watch: WatchOptions::default(),
@@ -93,8 +100,12 @@ pub struct ServiceReport {
     pub rollout: Rollout,
     /// Where it answers.
     pub address: Option<Address>,
+    /// Why it answers nowhere, where that is known.
+    pub no_address: Option<NoAddress>,
     /// Why it is not as declared, in one sentence with what to do.
     pub reason: Option<String>,
+    /// As `reason`, where it is no use to wait for the declared revision.
+    pub failing: Option<String>,
     /// What the cluster cannot give.
     pub warnings: Vec<String>,
 }
@@ -174,7 +185,7 @@ impl ServiceEngine {
         publish: &mut dyn FnMut(&[ObservedReplica]) -> Result<(), EngineError>,
     ) -> Result<Pass, EngineError> {
         let handle = self.handle.clone();
-        self.believe(&handle)?;
+        believe(self.watcher.store(), &handle)?;
         let snapshot = self.watcher.store().snapshot();
         self.note_ready(&snapshot);
         let asked: BTreeSet<&str> = desired.iter().map(Desired::service).collect();
@@ -182,23 +193,6 @@ impl ServiceEngine {
         seen.retain(|replica| asked.contains(replica.service.as_str()));
         publish(&seen)?;
         handle.block_on(self.reconcile(desired, now, &snapshot))
-    }
-
-    /// The copy must be whole, and kept: on an old one, what is missing may well be there.
-    fn believe(&self, handle: &Handle) -> Result<(), EngineError> {
-        let store = self.watcher.store();
-        if matches!(store.health(), Health::Filling { .. }) {
-            handle.block_on(store.filled(FILL_TIME));
-        }
-        match store.health() {
-            Health::Good => Ok(()),
-            Health::Filling { trouble } => {
-                let text =
-                    trouble.unwrap_or_else(|| "the cluster's objects are still being listed".to_owned());
-                Err(EngineError::Unavailable(text.into()))
-            }
-            Health::Old { trouble } => Err(EngineError::Unavailable(trouble.into())),
-        }
     }
 
     fn note_ready(&mut self, snapshot: &Snapshot) {
@@ -257,6 +251,14 @@ impl ServiceEngine {
         }
     }
 
+    /// What failed of a service before counts no more.
+    pub fn try_again(&mut self, service: &str) {
+        self.publisher.try_again(service);
+        if let Some(state) = self.states.get_mut(service) {
+            state.try_again();
+        }
+    }
+
     /// Pod of a replica.
     pub fn pod(&self, container: &ContainerId) -> Option<String> {
         let snapshot = self.watcher.store().snapshot();
@@ -296,4 +298,19 @@ fn merge(pass: &mut Pass, outcome: service::Outcome) -> Option<ApplyError> {
         (a, b) => a.or(b),
     };
     outcome.unreachable
+}
+
+/// The copy must be whole, and kept: on an old one, what is missing may well be there.
+fn believe(store: &Store, handle: &Handle) -> Result<(), EngineError> {
+    if matches!(store.health(), Health::Filling { .. }) {
+        handle.block_on(store.filled(FILL_TIME));
+    }
+    match store.health() {
+        Health::Good => Ok(()),
+        Health::Filling { trouble } => {
+            let text = trouble.unwrap_or_else(|| "the cluster's objects are still being listed".to_owned());
+            Err(EngineError::Unavailable(text.into()))
+        }
+        Health::Old { trouble } => Err(EngineError::Unavailable(trouble.into())),
+    }
 }

@@ -24,4 +24,7 @@ pub trait Publisher: Send + Sync {
 
     /// The gateway of the namespace, where there shall be one.
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError>;
+
+    /// A user asked for a service again: what failed before is tried at once.
+    fn try_again(&self, service: &str);
 }

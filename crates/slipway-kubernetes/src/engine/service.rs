@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use slipway_orchestrator::{Desired, Notice, Revision, Rollout};
 
-use super::observe::address;
+use super::observe::{address, no_address};
 use super::publisher::{Publication, Publisher};
 use super::rollout::{Progress, progress};
 use super::{EngineOptions, ServiceReport};
@@ -44,6 +44,8 @@ pub(super) struct State {
     error: Option<String>,
     /// A revision that failed, and why.
     failed: Option<(u64, String)>,
+    /// A revision that a user asked for again after it failed.
+    forgiven: Option<u64>,
     /// The revision that is stuck, since when.
     stuck: Option<(u64, Duration)>,
 }
@@ -244,16 +246,37 @@ async fn present(
     };
     let service_key = ObjectKey { group: String::new(), kind: "Service".to_owned(), ..deployment_key };
     let only: Vec<&Value> = pods.iter().map(|(pod, _)| *pod).collect();
-    let address = address(&spec, context.known.objects.get(&service_key).copied(), &only);
+    let front = context.known.objects.get(&service_key).copied();
+    let address = address(&spec, front, &only);
+    let no_address = address.is_none().then(|| {
+        let uid = front.and_then(|front| front["metadata"]["uid"].as_str()).unwrap_or_default();
+        no_address(&spec, front, context.known.events.get(uid).map_or(&[][..], Vec::as_slice))
+    });
     if !state.settled {
         let until = state.applied_at + LAG;
         outcome.wake_at = Some(outcome.wake_at.map_or(until, |at| at.min(until)));
+    }
+    let stuck_for = |(number, since): (u64, Duration)| {
+        number == effective.number && context.now >= since + context.options.telling
+    };
+    let failing = match &rollout {
+        Rollout::Stalled { reason, .. } => Some(reason.clone()),
+        _ if state.stuck.is_some_and(stuck_for) => reason.clone(),
+        _ => None,
+    };
+    if let Some((_, since)) = state.stuck {
+        let until = since + context.options.telling;
+        if until > context.now {
+            outcome.wake_at = Some(outcome.wake_at.map_or(until, |at| at.min(until)));
+        }
     }
     outcome.report = Some(ServiceReport {
         service: name.clone(),
         rollout,
         address,
+        no_address,
         reason,
+        failing,
         warnings: state.warnings.clone(),
     });
     outcome.notices = notices;
@@ -267,8 +290,13 @@ fn progressing(available: u32, target: &Revision) -> Rollout {
 fn report(state: &State, name: &str, rollout: Rollout, reason: Option<String>) -> Outcome {
     let report = ServiceReport {
         service: name.to_owned(),
+        failing: match &rollout {
+            Rollout::Stalled { reason, .. } => Some(reason.clone()),
+            _ => None,
+        },
         rollout,
         address: None,
+        no_address: None,
         reason,
         warnings: state.warnings.clone(),
     };
@@ -285,6 +313,7 @@ fn remember_failure(state: &mut State, live: Option<&Value>, target: u64) {
         && let Some(text) = live.and_then(|live| live["metadata"]["annotations"][FAILED_ANNOTATION].as_str())
         && let Some((number, reason)) = text.split_once(": ")
         && let Ok(number) = number.parse()
+        && state.forgiven != Some(number)
     {
         state.failed = Some((number, reason.to_owned()));
     }
@@ -385,6 +414,7 @@ async fn apply_if_needed(
         warnings: rendered.warnings,
         failed: state.failed.take(),
         stuck: state.stuck.take(),
+        forgiven: state.forgiven,
         ..State::default()
     };
     Ok(true)
@@ -396,6 +426,16 @@ fn is_as_applied(context: &Context<'_>, marks: &BTreeMap<ObjectKey, Mark>) -> bo
 }
 
 impl State {
+    /// What failed before counts no more.
+    pub(super) fn try_again(&mut self) {
+        self.retry_at = None;
+        self.failures = 0;
+        self.stuck = None;
+        if let Some((number, _)) = self.failed.take() {
+            self.forgiven = Some(number);
+        }
+    }
+
     /// The wait after one more failure.
     fn back_off(&mut self, context: &Context<'_>) -> Duration {
         self.failures = self.failures.saturating_add(1);

@@ -33,6 +33,8 @@ impl Publisher for Registry {
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
         Ok(None)
     }
+
+    fn try_again(&self, _service: &str) {}
 }
 
 pub fn reference(what: &str) -> slipway_types::Reference {
@@ -87,8 +89,11 @@ fn revision(name: &str, number: u64) -> Revision {
 }
 
 fn present(name: &str, target: u64, stable: Option<u64>) -> Desired {
-    let stable = stable.map(|number| revision(name, number));
-    Desired::Present { target: revision(name, target), stable, restarts: 0 }
+    Desired::Present {
+        target: revision(name, target),
+        stable: stable.map(|number| revision(name, number)),
+        restarts: 0,
+    }
 }
 
 struct Bed {

@@ -36,6 +36,8 @@ impl Publisher for Registry {
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
         Ok(None)
     }
+
+    fn try_again(&self, _service: &str) {}
 }
 
 fn deployment(namespace: &str, image: &Reference, revision: &Revision) -> ServiceDeployment {

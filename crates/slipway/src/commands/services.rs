@@ -43,6 +43,9 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         let replicas: Vec<Vec<String>> = list.iter().flat_map(|s| &s.replicas).map(replica_row).collect();
         context.printer.line("");
         context.printer.table(&["REPLICA", "REVISION", "STATE", "REASON"], &replicas);
+        for reason in list.iter().filter_map(|service| service.pending.as_deref()) {
+            context.printer.line(format!("\nIt answers nowhere yet: {reason}"));
+        }
         for reason in list.iter().filter_map(|service| service.failing.as_deref()) {
             context.printer.line(format!("\nIts replicas do not get ready: {reason}"));
         }

@@ -16,7 +16,7 @@ mod leftovers;
 mod logs;
 mod models;
 mod preview;
-mod publish;
+pub mod publish;
 mod reconciler;
 mod runs;
 mod services;

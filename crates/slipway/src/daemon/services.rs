@@ -185,13 +185,18 @@ pub fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         started_at: replica.started_at,
         reason: replica.reason,
     };
+    let endpoint = app.engines.endpoint(record);
     ServiceStatus {
         spec: record.target.spec.clone(),
         image_id: record.target.image_id.clone(),
         revision: record.target.number,
         replicas: replicas.into_iter().map(status).collect(),
         restarts: record.restarts,
-        url: match app.engines.endpoint(record) {
+        pending: match &endpoint {
+            Endpoint::Pending { reason } => Some(reason.clone()),
+            Endpoint::Gateway | Endpoint::Url { .. } | Endpoint::Nowhere => None,
+        },
+        url: match endpoint {
             Endpoint::Gateway => format!("http://{}", app.settings.values.gateway.listen),
             Endpoint::Url { url, .. } => url,
             Endpoint::Pending { .. } | Endpoint::Nowhere => String::new(),

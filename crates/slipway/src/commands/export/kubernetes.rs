@@ -6,10 +6,7 @@ use hyper::Method;
 use slipway_kubernetes::capabilities::{InvalidVersion, Version};
 use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
 use slipway_kubernetes::render::{RenderError, render_service};
-use slipway_kubernetes::spec::{
-    Autoscaling, Exposure, ImagePin, ModelContent, ModelDelivery, Placement, RunAs, ServiceDeployment,
-    Workload,
-};
+use slipway_kubernetes::spec::{Autoscaling, Exposure, Placement, ServiceDeployment};
 use slipway_kubernetes::{Capabilities, names};
 use slipway_types::image::TransferEvent;
 use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
@@ -17,6 +14,7 @@ use slipway_types::{ApiError, ErrorCode};
 
 use super::super::Context;
 use super::super::exposure::ExposureArgs;
+use crate::cluster;
 use crate::failure::Failure;
 use crate::owned_folder::OwnedFolder;
 use crate::progress::TransferProgress;
@@ -193,45 +191,20 @@ fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedS
     outcome
 }
 
-fn deployment(args: &Args, published: PublishedService, exposure: Exposure) -> ServiceDeployment {
-    let mut spec = published.spec;
+fn deployment(args: &Args, mut published: PublishedService, exposure: Exposure) -> ServiceDeployment {
     if let Some(replicas) = args.replicas {
-        spec.replicas = replicas;
+        published.spec.replicas = replicas;
     }
-    let run_as = match (published.uid, published.gid) {
-        (0, _) => RunAs::Root,
-        (uid, gid) => RunAs::User { uid, gid },
-    };
     ServiceDeployment {
-        spec,
-        revision: published.revision,
-        namespace: args.namespace.clone(),
-        image: ImagePin { reference: published.image, run_as, architectures: vec![published.architecture] },
-        workload: match published.model {
-            Some(model) => Workload::Model {
-                content: ModelContent {
-                    reference: model.reference,
-                    format: model.format,
-                    labels: model.labels,
-                    delivery: ModelDelivery::Auto,
-                },
-                tools: model.tools,
-            },
-            None => Workload::Image { port: published.port },
-        },
         exposure,
-        gateway: None,
         autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
             min,
             max,
             cpu_percent: args.cpu_target,
             ..Autoscaling::default()
         }),
-        resources: Default::default(),
         placement: Placement { image_pull_secrets: args.pull_secrets.clone(), ..Placement::default() },
-        environment: Default::default(),
-        egress: false,
-        scrape_from: None,
+        ..cluster::deployment(published, &args.namespace)
     }
 }
 

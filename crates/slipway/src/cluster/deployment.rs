@@ -1,0 +1,64 @@
+//! A service whose parts are in a registry, as it is in a cluster.
+
+use slipway_kubernetes::spec::{
+    Exposure, GatewayRef, ImagePin, ModelContent, ModelDelivery, Placement, PodResources, RunAs,
+    ServiceDeployment, Workload,
+};
+use slipway_orchestrator::Revision;
+use slipway_types::engine::ClusterSpec;
+use slipway_types::publish::PublishedService;
+
+/// Name of the gateway in its namespace.
+const GATEWAY: &str = "slipway-gateway";
+
+/// As the engine of a cluster runs it.
+pub fn on_engine(
+    published: PublishedService,
+    revision: &Revision,
+    exposure: Exposure,
+    engine: &ClusterSpec,
+    namespace: &str,
+) -> ServiceDeployment {
+    ServiceDeployment {
+        // The replica count changes without a new revision.
+        spec: revision.spec.clone(),
+        exposure,
+        gateway: (engine.gateway_replicas > 0).then(|| GatewayRef { name: GATEWAY.to_owned() }),
+        placement: Placement { image_pull_secrets: engine.pull_secrets.clone(), ..Placement::default() },
+        ..deployment(published, namespace)
+    }
+}
+
+/// With the defaults of everything that a published service says nothing of.
+pub fn deployment(published: PublishedService, namespace: &str) -> ServiceDeployment {
+    let run_as = match (published.uid, published.gid) {
+        (0, _) => RunAs::Root,
+        (uid, gid) => RunAs::User { uid, gid },
+    };
+    ServiceDeployment {
+        spec: published.spec,
+        revision: published.revision,
+        namespace: namespace.to_owned(),
+        image: ImagePin { reference: published.image, run_as, architectures: vec![published.architecture] },
+        workload: match published.model {
+            Some(model) => Workload::Model {
+                content: ModelContent {
+                    reference: model.reference,
+                    format: model.format,
+                    labels: model.labels,
+                    delivery: ModelDelivery::Auto,
+                },
+                tools: model.tools,
+            },
+            None => Workload::Image { port: published.port },
+        },
+        exposure: Exposure::ClusterIp,
+        gateway: None,
+        autoscaling: None,
+        resources: PodResources::default(),
+        placement: Placement::default(),
+        environment: Default::default(),
+        egress: false,
+        scrape_from: None,
+    }
+}

@@ -1,0 +1,52 @@
+//! Clusters as engines: the connection, what is brought to the registry for them, and what a service is there.
+
+mod deployment;
+mod previews;
+mod publisher;
+
+use std::sync::Arc;
+
+use slipway_kubernetes::client::{ConnectOptions, InCluster, connect};
+use slipway_kubernetes::engine::{EngineOptions, KubernetesEngine, Previewer, ServiceEngine};
+use slipway_orchestrator::EngineError;
+use slipway_types::engine::ClusterSpec;
+
+use crate::daemon::{App, Connected};
+use crate::env_vars;
+
+pub use deployment::deployment;
+use previews::ClusterPreviews;
+use publisher::RegistryPublisher;
+
+/// Connects to a cluster and begins to watch its namespace.
+pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
+    let unavailable = |error: Box<dyn std::error::Error + Send + Sync>| EngineError::Unavailable(error);
+    let owner = app.state.owner(|| slipway_native::random_id().to_string());
+    let owner = owner.map_err(|error| unavailable(Box::new(error)))?;
+    let options = ConnectOptions {
+        kubeconfig: spec.kubeconfig.clone(),
+        context: spec.context.clone(),
+        namespace: spec.namespace.clone(),
+        in_cluster: if spec.kubeconfig.is_empty() { pod_account() } else { None },
+        proxy: spec.proxy.clone(),
+        interactive: false,
+        retry: None,
+    };
+    let cluster = app.handle.block_on(connect(&options)).map_err(|error| unavailable(Box::new(error)))?;
+    let place = format!("{}, namespace {}", cluster.server(), cluster.namespace());
+    let namespace = cluster.namespace().to_owned();
+    let publisher = Arc::new(RegistryPublisher::new(app, spec, &namespace));
+    let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, EngineOptions::new(owner)));
+    let engine = KubernetesEngine::new(engine.map_err(|error| unavailable(Box::new(error)))?);
+    let changes = Some(engine.store().subscribe());
+    let previewer = Previewer::new(engine.applier().clone(), Arc::clone(engine.inventory()));
+    let previews = ClusterPreviews::new(app, spec, &namespace, previewer);
+    Ok(Connected { engine: Arc::new(engine), place, changes, previews: Some(Arc::new(previews)) })
+}
+
+/// The account of the pod that the daemon runs in, if it does.
+fn pod_account() -> Option<InCluster> {
+    let host = std::env::var(env_vars::KUBERNETES_SERVICE_HOST).ok()?;
+    let port = std::env::var(env_vars::KUBERNETES_SERVICE_PORT).ok()?;
+    Some(InCluster::new(&host, &port))
+}
