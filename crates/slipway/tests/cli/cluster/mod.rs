@@ -3,6 +3,7 @@
 
 mod engine;
 mod export;
+mod image;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
