@@ -3,14 +3,18 @@
 //! `slipway-runner [CONFIG]` reads a [`slipway_types::service::RunnerConfig`], by default from
 //! `/slipway/runner.json`. It exits with 0 after SIGTERM, with 1 when it cannot serve, with 2 on wrong usage.
 //!
-//! In a pod it is the only program that is sure to be there, so it does two more things: `slipway-runner copy SOURCE TARGET`
-//! fills a volume from an image, and `slipway-runner wait SECONDS` lets time pass before a container ends.
+//! In a pod it is the only program that is sure to be there, so it does more: `slipway-runner copy SOURCE TARGET` fills a
+//! volume from an image, `slipway-runner wait SECONDS` lets time pass before a container ends, `slipway-runner output
+//! CHECKPOINTS MODEL` makes the folders that a training run writes to, and `slipway-runner archive FOLDER [NAME…]` writes
+//! what is in a folder to standard output, as a tar.
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod config;
 mod copy;
 mod listen;
+mod output;
 mod python;
 mod reap;
 
@@ -35,22 +39,30 @@ const DEFAULT_CONFIG: &str = "/slipway/runner.json";
 const START_TIME: Duration = Duration::from_secs(600);
 /// Longest time that requests get to finish after SIGTERM.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// Most words of the command line that are looked at.
+const MAX_WORDS: usize = 16;
 /// Longest `wait`: no pod gets more time to end.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).take(4).collect();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).take(MAX_WORDS + 1).collect();
     let Some(task) = Task::read(&arguments) else {
         tracing::error!(
-            "usage: slipway-runner [CONFIG], slipway-runner copy SOURCE TARGET, or slipway-runner wait SECONDS"
+            "usage: slipway-runner [CONFIG], slipway-runner copy SOURCE TARGET, slipway-runner wait SECONDS, \
+             slipway-runner output CHECKPOINTS MODEL, or slipway-runner archive FOLDER [NAME…]"
         );
         return ExitCode::from(2);
     };
     let outcome = match task {
         Task::Serve(config) => run(&config),
         Task::Copy { source, target } => copy::folder(&source, &target).map_err(Into::into),
+        Task::Output { checkpoints, model } => output::folders(&checkpoints, &model).map_err(Into::into),
+        Task::Archive { folder, names } => {
+            let out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+            archive::folder(&folder, &names, out).map_err(Into::into)
+        }
         Task::Wait(time) => {
             std::thread::sleep(time);
             Ok(())
@@ -76,6 +88,8 @@ fn main() -> ExitCode {
 enum Task {
     Serve(PathBuf),
     Copy { source: PathBuf, target: PathBuf },
+    Output { checkpoints: PathBuf, model: PathBuf },
+    Archive { folder: PathBuf, names: Vec<OsString> },
     Wait(Duration),
 }
 
@@ -90,7 +104,16 @@ impl Task {
                 let seconds = seconds.to_str()?.parse::<u64>().ok().filter(|s| *s <= MAX_WAIT.as_secs())?;
                 Some(Self::Wait(Duration::from_secs(seconds)))
             }
-            [word] if word == "copy" || word == "wait" => None,
+            [word, checkpoints, model]
+                if word == "output" && !checkpoints.is_empty() && !model.is_empty() =>
+            {
+                Some(Self::Output { checkpoints: checkpoints.into(), model: model.into() })
+            }
+            [word, folder, names @ ..] if word == "archive" && arguments.len() <= MAX_WORDS => {
+                let folder = Some(folder).filter(|folder| !folder.is_empty())?;
+                Some(Self::Archive { folder: folder.into(), names: names.to_vec() })
+            }
+            [word] if ["copy", "wait", "output", "archive"].iter().any(|own| word == own) => None,
             [config] if !config.is_empty() => Some(Self::Serve(config.into())),
             _ => None,
         }
@@ -170,8 +193,17 @@ mod tests {
         assert_eq!(read(&["wait", "5"]), Some(Task::Wait(Duration::from_secs(5))));
         let copy = Task::Copy { source: "/model".into(), target: "/target".into() };
         assert_eq!(read(&["copy", "/model", "/target"]), Some(copy));
+        let output = Task::Output { checkpoints: "/c".into(), model: "/m".into() };
+        assert_eq!(read(&["output", "/c", "/m"]), Some(output));
+        let archive = Task::Archive { folder: "/output".into(), names: vec!["model".into()] };
+        assert_eq!(read(&["archive", "/output", "model"]), Some(archive));
         for wrong in [
             &[""][..],
+            &["archive"],
+            &["output", "/output/checkpoints"],
+            &["output"],
+            &["archive", ""],
+            &["archive"; MAX_WORDS + 1],
             &["copy"],
             &["copy", "/model"],
             &["copy", "/model", ""],

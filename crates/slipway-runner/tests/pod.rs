@@ -8,7 +8,7 @@ fn runner(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn copies_and_waits() {
+fn copies_waits_and_archives() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     std::fs::create_dir(path("from")).unwrap();
@@ -23,6 +23,15 @@ fn copies_and_waits() {
     assert_eq!(failed.status.code(), Some(1));
     let text = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(text.contains("absent") && text.contains("No such file"), "{text}");
+
+    let archive = runner(&["archive", &path("to"), "weights", "absent"]);
+    assert!(archive.status.success(), "{}", String::from_utf8_lossy(&archive.stderr));
+    // A header, the file's block, and the end of an archive.
+    assert_eq!(
+        (archive.stdout.len() % 512, &archive.stdout[..7], archive.stdout[512]),
+        (0, &b"weights"[..], b'w')
+    );
+    assert_eq!(runner(&["archive", &path("absent")]).status.code(), Some(1));
 
     let began = Instant::now();
     assert!(runner(&["wait", "1"]).status.success());

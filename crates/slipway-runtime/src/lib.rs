@@ -38,7 +38,7 @@ mod user;
 pub use cgroup::{CgroupError, Stats};
 pub use config::{ConfigError, ContainerConfig, Process, Rootfs};
 pub use container::{Container, ContainerError, Observed, Started};
-pub use log::{LogError, LogNext, LogOptions, LogReader};
+pub use log::{LogError, LogNext, LogOptions, LogReader, LogWriter};
 pub use rootfs::{OverlayError, mount_detached};
 pub use shim::{SpawnError, shim_main};
 pub use signal::parse_signal;

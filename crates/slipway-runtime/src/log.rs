@@ -9,7 +9,7 @@ mod write;
 pub(crate) use read::RecordReader;
 pub use read::{LogError, LogReader};
 pub use slipway_types::container::{LogNext, LogOptions};
-pub(crate) use write::LogWriter;
+pub use write::LogWriter;
 
 /// The newest records.
 pub(crate) const LOG_FILE: &str = "log";

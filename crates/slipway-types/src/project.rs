@@ -66,10 +66,21 @@ pub struct TrainSection {
     pub cpus: Option<f64>,
     /// `none` or `host`.
     pub network: crate::container::NetworkMode,
+    /// Containers that train together.
+    pub ranks: u32,
+    /// Processes in each.
+    pub processes: u32,
+    /// What starts the processes: `none`, `torchrun`, `tensorflow` or `mpi`.
+    pub launcher: crate::run::Launcher,
+    /// How often training may begin again after it failed.
+    pub retries: u32,
+    /// Room for checkpoints and the model where an engine must be told, such as `10g`.
+    pub storage: Option<String>,
 }
 
 impl Default for TrainSection {
     fn default() -> Self {
+        let gang = crate::run::Gang::default();
         Self {
             command: vec!["python".into(), "train.py".into()],
             data: None,
@@ -77,6 +88,11 @@ impl Default for TrainSection {
             memory: None,
             cpus: None,
             network: crate::container::NetworkMode::None,
+            ranks: gang.ranks,
+            processes: gang.processes,
+            launcher: gang.launcher,
+            retries: gang.retries,
+            storage: None,
         }
     }
 }

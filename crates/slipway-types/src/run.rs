@@ -34,13 +34,108 @@ pub struct RunSpec {
     pub entry: Option<String>,
     /// Engine that it runs on; the default one when absent.
     pub engine: Option<String>,
+    /// How many take part, and how often they may begin again.
+    pub gang: Gang,
+}
+
+/// Who takes part in a training run, and how they go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gang {
+    /// Containers, which start and end together; each has a rank.
+    pub ranks: u32,
+    /// Processes in each.
+    pub processes: u32,
+    /// What starts the processes and tells them about each other.
+    pub launcher: Launcher,
+    /// How often all may begin again, from their checkpoints, after one failed.
+    pub retries: u32,
+    /// Bytes for checkpoints and the model, where an engine must be told.
+    pub storage: u64,
+}
+
+impl Default for Gang {
+    fn default() -> Self {
+        Self { ranks: 1, processes: 1, launcher: Launcher::None, retries: 0, storage: 10 << 30 }
+    }
+}
+
+impl Gang {
+    /// Most ranks.
+    pub const MAX_RANKS: u32 = 10_000;
+    /// Most processes of a rank.
+    pub const MAX_PROCESSES: u32 = 1024;
+    /// Most attempts after the first.
+    pub const MAX_RETRIES: u32 = 1000;
+    /// Least bytes of storage.
+    pub const MIN_STORAGE: u64 = 1 << 20;
+
+    /// What of it cannot be, as the key in `[train]` and the reason.
+    pub fn fault(&self) -> Option<(&'static str, String)> {
+        let within = |value: u32, least: u32, most: u32| {
+            (value < least || value > most).then(|| format!("`{value}` is not between {least} and {most}"))
+        };
+        let storage = (self.storage < Self::MIN_STORAGE).then(|| "it is at least 1m".to_owned());
+        [
+            ("train.ranks", within(self.ranks, 1, Self::MAX_RANKS)),
+            ("train.processes", within(self.processes, 1, Self::MAX_PROCESSES)),
+            ("train.retries", within(self.retries, 0, Self::MAX_RETRIES)),
+            ("train.storage", storage),
+        ]
+        .into_iter()
+        .find_map(|(key, reason)| Some((key, reason?)))
+    }
+}
+
+/// What starts the processes of a gang and tells them about each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Launcher {
+    /// Nothing: the command runs once in each rank, and is told its rank.
+    #[default]
+    None,
+    /// torchrun, where a rank has several processes; its environment in any case.
+    Torchrun,
+    /// TensorFlow: the command with `TF_CONFIG`.
+    TensorFlow,
+    /// `mpirun` in the first rank, `sshd` in the others.
+    Mpi,
+}
+
+impl Launcher {
+    /// Every launcher by name.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("none", Self::None),
+        ("torchrun", Self::Torchrun),
+        ("tensorflow", Self::TensorFlow),
+        ("mpi", Self::Mpi),
+    ];
+}
+
+impl std::fmt::Display for Launcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = Self::ALL.iter().find(|(_, one)| one == self).map_or("", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+impl std::str::FromStr for Launcher {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|(name, _)| *name == text);
+        found.map(|(_, one)| one).ok_or_else(|| {
+            let names: Vec<String> = Self::ALL.iter().map(|(name, _)| format!("`{name}`")).collect();
+            format!("`{text}` is no launcher: expected one of {}", names.join(", "))
+        })
+    }
 }
 
 /// The life of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// Its container runs.
+    /// Its containers start or run.
     Running,
     /// Its process succeeded; the model folder is being packed.
     Packing,
@@ -80,6 +175,15 @@ pub struct RunStatus {
     pub project: String,
     /// State.
     pub state: RunState,
+    /// Engine that it runs on.
+    #[serde(default = "native")]
+    pub engine: String,
+    /// Number of the attempt that runs, or was the last, from 1.
+    #[serde(default = "first")]
+    pub attempt: u32,
+    /// Why it does not run yet, or what its engine has to say.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Image it runs in.
     pub image_id: Digest,
     /// Program and arguments.
@@ -102,12 +206,22 @@ pub struct RunStatus {
     pub lineage: Lineage,
 }
 
+fn native() -> String {
+    crate::engine::NATIVE.to_owned()
+}
+
+fn first() -> u32 {
+    1
+}
+
 /// One line of a run's progress, as newline-delimited JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunEvent {
     /// It is recorded and its container starts.
     Started(Box<RunStatus>),
+    /// What its engine does for it, or what it waits for.
+    Note(String),
     /// It wrote a line.
     Log(crate::container::LogLine),
     /// It changes no more.
@@ -119,6 +233,27 @@ pub enum RunEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn launchers_have_one_name_everywhere() {
+        for (name, launcher) in Launcher::ALL {
+            assert_eq!((launcher.to_string().as_str(), name.parse()), (name, Ok(launcher)));
+            assert_eq!(serde_json::to_value(launcher).unwrap(), name);
+        }
+        assert!("slurm".parse::<Launcher>().unwrap_err().contains("`torchrun`"));
+    }
+
+    #[test]
+    fn gangs_have_limits() {
+        assert_eq!(Gang::default().fault(), None);
+        let key = |gang: Gang| gang.fault().map(|(key, _)| key);
+        assert_eq!(key(Gang { ranks: 0, ..Gang::default() }), Some("train.ranks"));
+        assert_eq!(key(Gang { processes: 1025, ..Gang::default() }), Some("train.processes"));
+        assert_eq!(key(Gang { retries: 1001, ..Gang::default() }), Some("train.retries"));
+        assert_eq!(key(Gang { storage: 1, ..Gang::default() }), Some("train.storage"));
+        // What an older daemon recorded.
+        assert_eq!(serde_json::from_str::<RunSpec>("{\"project\": \"p\"}").unwrap().gang, Gang::default());
+    }
 
     #[test]
     fn every_transition() {

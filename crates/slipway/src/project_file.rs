@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use slipway_types::container::Limits;
 use slipway_types::model::{MODEL_NAME_RULE, valid_model_name};
 use slipway_types::project::Project;
+use slipway_types::run::Gang;
 use slipway_types::service::Batch;
 use slipway_types::size::parse_bytes;
 
@@ -58,6 +59,7 @@ impl LoadedProject {
         }
         let loaded = Self { project, folder };
         loaded.train_limits().map_err(|(key, reason)| wrong(key, reason))?;
+        loaded.gang().map_err(|(key, reason)| wrong(key, reason))?;
         loaded.serve_limits().map_err(|(key, reason)| wrong(key, reason))?;
         loaded.batch().map_err(|(key, reason)| wrong(key, reason))?;
         loaded.max_body().map_err(|(key, reason)| wrong(key, reason))?;
@@ -73,6 +75,21 @@ impl LoadedProject {
     pub fn train_limits(&self) -> Result<Limits, (&'static str, String)> {
         let train = &self.project.train;
         limits(train.memory.as_deref(), train.cpus, "train.memory", "train.cpus")
+    }
+
+    /// Who trains.
+    pub fn gang(&self) -> Result<Gang, (&'static str, String)> {
+        let train = &self.project.train;
+        let storage = train.storage.as_deref().map(parse_bytes).transpose();
+        let storage = storage.map_err(|e| ("train.storage", e.to_string()))?;
+        let gang = Gang {
+            ranks: train.ranks,
+            processes: train.processes,
+            launcher: train.launcher,
+            retries: train.retries,
+            storage: storage.unwrap_or(Gang::default().storage),
+        };
+        gang.fault().map_or(Ok(gang), Err)
     }
 
     /// Limits of replicas.
@@ -166,6 +183,7 @@ mod tests {
         assert_eq!(loaded.image_name(), "slipway/my-model-d427b692:latest");
         assert_eq!(loaded.project.train.command, ["python", "train.py"]);
         assert_eq!(loaded.batch().unwrap().max_delay_us, 0);
+        assert_eq!(loaded.gang().unwrap(), Gang::default());
     }
 
     #[test]
@@ -203,6 +221,9 @@ mod tests {
             ("name = \"a b\"", "`name`"),
             ("name = \"a\"\n[train]\ncommand = []", "`train.command`"),
             ("name = \"a\"\n[train]\nmemory = \"lots\"", "`train.memory`"),
+            ("name = \"a\"\n[train]\nranks = 0", "`train.ranks`"),
+            ("name = \"a\"\n[train]\nstorage = \"1k\"", "`train.storage`"),
+            ("name = \"a\"\n[train]\nlauncher = \"slurm\"", "slipway.toml:3"),
             ("name = \"a\"\n[serve]\ncpus = -1.0", "`serve.cpus`"),
             ("name = \"a\"\n[serve.batch]\nmax_delay = \"soon\"", "`serve.batch.max_delay`"),
             ("name = \"a\"\n[model]\nformat = \"pickle\"", "`model.format`"),

@@ -68,11 +68,24 @@ pub fn is_archive(file: &mut File) -> io::Result<bool> {
 /// # Errors
 /// The archive is damaged, leads out of the folder, or cannot be written; or it was cancelled.
 pub fn unpack_context(archive: &mut File, folder: &Path, cancel: &CancelFlag) -> Result<bool, CopyError> {
+    unpack(archive, folder, "the context", cancel)
+}
+
+/// As [`unpack_context`], for a tar that messages call `shown`.
+///
+/// # Errors
+/// As there.
+pub fn unpack(
+    archive: &mut File,
+    folder: &Path,
+    shown: &str,
+    cancel: &CancelFlag,
+) -> Result<bool, CopyError> {
     let fail = |source: io::Error| CopyError::Io { path: folder.to_owned(), source };
     let Some(compression) = sniff(archive).map_err(fail)? else { return Ok(false) };
     let root = Root::open(folder).map_err(fail)?;
     let writer = Writer { root: &root, owner: Some(Owner::default()), mode: None, cancel };
-    writer.extract(archive.try_clone().map_err(fail)?, compression, "the context", "/", Special::Skip)?;
+    writer.extract(archive.try_clone().map_err(fail)?, compression, shown, "/", Special::Skip)?;
     Ok(true)
 }
 

@@ -25,7 +25,7 @@ pub mod words;
 
 pub use bases::LocalImages;
 pub use builder::{BuildOutcome, Builder, Events, read_dockerfile};
-pub use context::{is_archive, unpack_context};
+pub use context::{is_archive, unpack, unpack_context};
 pub use copy::copy_folder_out;
 pub use error::{
     ArchiveError, BuildError, ContextError, CopyError, FetchError, ModeError, OwnerError, SelectError,

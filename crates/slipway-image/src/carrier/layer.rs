@@ -36,15 +36,29 @@ pub(super) enum Content {
         size: u64,
         path: PathBuf,
     },
+    /// A symbolic link, kept as it is.
+    Link(PathBuf),
 }
 
-/// Adds the files and folders in `folder` under the name `at`.
+/// What of a folder is listed.
+pub(super) struct Rules<'a> {
+    /// Whether a path below the folder is wanted; a folder that is not wanted is not looked into.
+    pub(super) wanted: &'a dyn Fn(&str) -> bool,
+    /// Whether links are kept and what is no content (sockets, pipes, devices) is left out; else both are refused.
+    pub(super) links: bool,
+    /// Most entries.
+    pub(super) most: usize,
+}
+
+/// Adds the files and folders in `folder` under the name `at`; `inside` is the folder's path for the rules.
 pub(super) fn list(
     folder: &Path,
     at: &str,
+    inside: &str,
+    rules: &Rules<'_>,
     entries: &mut BTreeMap<String, Entry>,
 ) -> Result<(), CarrierError> {
-    if at.matches('/').count() > MAX_DEPTH {
+    if inside.split('/').count() > MAX_DEPTH {
         return Err(CarrierError::Special(folder.to_owned()));
     }
     let read = |path: &Path| {
@@ -55,17 +69,27 @@ pub(super) fn list(
         let entry = entry.map_err(read(folder))?;
         let path = entry.path();
         let about = entry.metadata().map_err(read(&path))?;
-        let Some(name) = entry.file_name().to_str().map(|name| format!("{at}/{name}")) else {
-            return Err(CarrierError::Special(path));
-        };
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { return Err(CarrierError::Special(path)) };
+        let below = if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") };
+        if !(rules.wanted)(&below) {
+            continue;
+        }
+        let name = format!("{at}/{name}");
+        if entries.len() >= rules.most {
+            return Err(CarrierError::TooMany { limit: rules.most });
+        }
         if about.is_dir() {
-            list(&path, &name, entries)?;
+            list(&path, &name, &below, rules, entries)?;
             entries.insert(format!("{name}/"), Entry { mode: 0o755, content: Content::Folder });
         } else if about.is_file() {
             // Not the host's umask: whether it runs is all that matters.
             let mode = if about.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
             entries.insert(name, Entry { mode, content: Content::File { size: about.len(), path } });
-        } else {
+        } else if about.is_symlink() && rules.links {
+            let target = fs::read_link(&path).map_err(read(&path))?;
+            entries.insert(name, Entry { mode: 0o777, content: Content::Link(target) });
+        } else if !rules.links {
             return Err(CarrierError::Special(path));
         }
     }
@@ -87,6 +111,11 @@ impl Layer {
                     header.set_entry_type(EntryType::Directory);
                     header.set_size(0);
                     archive.append_data(&mut header, name, io::empty()).map_err(CarrierError::Layer)?;
+                }
+                Content::Link(target) => {
+                    header.set_entry_type(EntryType::Symlink);
+                    header.set_size(0);
+                    archive.append_link(&mut header, name, target).map_err(CarrierError::Layer)?;
                 }
                 Content::File { size, path } => {
                     header.set_entry_type(EntryType::Regular);

@@ -18,10 +18,13 @@ use slipway_types::image::Platform;
 use slipway_types::{Digest, ErrorCode};
 
 pub(crate) use self::layer::Layer;
-use self::layer::{Content, Entry};
+use self::layer::{Content, Entry, Rules};
 use crate::model::{self, ManifestError};
 use crate::registry::{Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, digest_of, store_code};
 use crate::store::{Store, StoreError};
+
+/// Most files of one folder.
+const MAX_FILES: usize = 1_000_000;
 
 /// An image of files, known by its digest and not yet anywhere.
 #[derive(Clone, Debug)]
@@ -64,6 +67,12 @@ pub enum CarrierError {
     /// Something that no such image holds, or a name that is no text.
     #[error("`{}` is neither a file nor a folder with a readable name", .0.display())]
     Special(PathBuf),
+    /// More files than are listed.
+    #[error("the folder holds more than {limit} files")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
     /// A file is not as long as it was, or was said to be.
     #[error("`{path}` changed while it was read")]
     Changed {
@@ -82,6 +91,7 @@ impl CarrierError {
             Self::Model { source, .. } => source.code(),
             Self::Blob { source, .. } => store_code(source),
             Self::Changed { .. } => ErrorCode::Conflict,
+            Self::TooMany { .. } => ErrorCode::InvalidArgument,
             Self::Read { .. } | Self::Special(_) | Self::Layer(_) => ErrorCode::Internal,
         }
     }
@@ -93,9 +103,32 @@ impl Carrier {
     /// # Errors
     /// Links and special files are refused; something cannot be read.
     pub fn of_folder(folder: &Path, at: &str, platform: &Platform) -> Result<Self, CarrierError> {
+        Self::of_listed(folder, at, &Rules { wanted: &|_| true, links: false, most: MAX_FILES }, platform)
+    }
+
+    /// A folder of a user's as a container here would see it, below `at` in the image: of what is in it, the paths that are
+    /// `wanted`. Links are kept as they are; sockets, pipes and devices are no content.
+    ///
+    /// # Errors
+    /// Something cannot be read, has a name that is no text, or is too much.
+    pub fn of_tree(
+        folder: &Path,
+        at: &str,
+        wanted: &dyn Fn(&str) -> bool,
+        platform: &Platform,
+    ) -> Result<Self, CarrierError> {
+        Self::of_listed(folder, at, &Rules { wanted, links: true, most: MAX_FILES }, platform)
+    }
+
+    fn of_listed(
+        folder: &Path,
+        at: &str,
+        rules: &Rules<'_>,
+        platform: &Platform,
+    ) -> Result<Self, CarrierError> {
         let mut entries = BTreeMap::new();
         entries.insert(format!("{at}/"), Entry { mode: 0o755, content: Content::Folder });
-        layer::list(folder, at, &mut entries)?;
+        layer::list(folder, at, "", rules, &mut entries)?;
         Self::of(entries, platform)
     }
 

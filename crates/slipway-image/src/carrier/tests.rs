@@ -54,6 +54,29 @@ fn a_folder_is_the_same_image_wherever_it_lies() {
 }
 
 #[test]
+fn a_tree_has_what_is_wanted_with_its_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(path(".git/objects")).unwrap();
+    std::fs::create_dir_all(path("lib/cache")).unwrap();
+    for name in [".git/objects/x", "lib/a.py", "lib/cache/big", "train.py"] {
+        std::fs::write(path(name), "x").unwrap();
+    }
+    std::os::unix::fs::symlink("lib/a.py", path("link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    let wanted = |path: &str| !path.starts_with(".git") && path != "lib/cache";
+    let tree = Carrier::of_tree(folder.path(), "workspace", &wanted, &Platform::host()).unwrap();
+    let expected = [
+        ("workspace/", 0o755, 0),
+        ("workspace/lib/", 0o755, 0),
+        ("workspace/lib/a.py", 0o644, 1),
+        ("workspace/link", 0o777, 0),
+        ("workspace/train.py", 0o644, 1),
+    ];
+    assert_eq!(names(&tree), expected.map(|(name, mode, size)| (name.to_owned(), mode, size)));
+}
+
+#[test]
 fn a_model_version_is_one_image() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path().join("store")).unwrap();

@@ -44,6 +44,8 @@ struct Passing {
     known: BTreeMap<ContainerId, ObservedReplica>,
     rollouts: BTreeMap<String, (u64, bool)>,
     restarts: Restarts,
+    /// Nothing of ours shall be there any more.
+    retired: bool,
 }
 
 /// What is told without a pass.
@@ -69,6 +71,7 @@ impl KubernetesEngine {
                 known: BTreeMap::new(),
                 rollouts: BTreeMap::new(),
                 restarts: Restarts::default(),
+                retired: false,
             }),
             told: Mutex::default(),
         }
@@ -111,6 +114,9 @@ impl Engine for KubernetesEngine {
     ) -> Result<Pass, EngineError> {
         let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
         let passing = &mut *passing;
+        if passing.retired {
+            return Ok(Pass::default());
+        }
         let mut all = desired.to_vec();
         let asked: HashSet<&str> = desired.iter().map(Desired::service).collect();
         let leftovers = std::mem::take(&mut passing.leftovers);
@@ -203,8 +209,10 @@ impl Engine for KubernetesEngine {
             source,
         };
         // No pass may bring back what is removed here.
-        let _passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.handle.block_on(self.inventory.remove_everything()).map_err(|error| failed(Box::new(error)))
+        let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.handle.block_on(self.inventory.remove_everything()).map_err(|error| failed(Box::new(error)))?;
+        passing.retired = true;
+        Ok(())
     }
 }
 

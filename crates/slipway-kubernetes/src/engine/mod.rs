@@ -224,11 +224,13 @@ impl ServiceEngine {
             known: &known,
             now,
             unreachable: &unreachable,
+            gateway_address: None,
         };
         let mut pass = Pass::default();
         let gateway = self.gateway.take().unwrap_or_default();
         let (gateway, outcome) = service::gateway(&context, gateway).await;
         self.gateway = Some(gateway);
+        let context = Context { gateway_address: outcome.address.clone(), ..context };
         let mut failure = merge(&mut pass, outcome);
         let mut states = std::mem::take(&mut self.states);
         let jobs = desired.iter().map(|one| {

@@ -108,21 +108,26 @@ fn state(pod: &Value, was_ready: bool) -> ReplicaState {
     if was_ready { ReplicaState::Unready } else { ReplicaState::Starting }
 }
 
-/// Where a service answers. `live` is its Service, `pods` those of the service.
-pub(super) fn address(spec: &ServiceDeployment, live: Option<&Value>, pods: &[&Value]) -> Option<Address> {
+/// Where something answers. `live` is its Service, `pods` those before which that stands.
+pub(super) fn address(
+    exposure: &Exposure,
+    namespace: &str,
+    live: Option<&Value>,
+    pods: &[&Value],
+) -> Option<Address> {
     let with_port = |host: &str, port: u64| {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         if port == 80 { format!("http://{host}") } else { format!("http://{host}:{port}") }
     };
     let live = live?;
     let port = &live["spec"]["ports"][0];
-    match &spec.exposure {
+    match exposure {
         Exposure::Host { host, tls_secret, .. } => {
             let scheme = if tls_secret.is_some() { "https" } else { "http" };
             Some(Address { url: format!("{scheme}://{host}"), reach: Reach::Outside })
         }
         Exposure::ClusterIp => {
-            let (name, namespace) = (live["metadata"]["name"].as_str()?, &spec.namespace);
+            let name = live["metadata"]["name"].as_str()?;
             let host = format!("{name}.{namespace}.svc");
             Some(Address { url: with_port(&host, port["port"].as_u64()?), reach: Reach::Cluster })
         }

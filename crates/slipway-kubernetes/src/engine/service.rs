@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use slipway_orchestrator::{Desired, Notice, Revision, Rollout};
 
-use super::observe::{address, no_address};
+use super::observe::{Address, Reach, address, no_address};
 use super::publisher::{Publication, Publisher};
 use super::rollout::{Progress, progress};
 use super::{EngineOptions, ServiceReport};
@@ -16,7 +16,7 @@ use crate::apply::{Applier, ApplyError, ApplyOptions, Inventory, Mark};
 use crate::names::{self, NAME_ANNOTATION};
 use crate::object::ObjectKey;
 use crate::render::{GATEWAY_LABEL, RenderError, Rendered, SERVICE_LABEL, render_gateway, render_service};
-use crate::spec::ServiceDeployment;
+use crate::spec::{Exposure, GatewayDeployment, ServiceDeployment};
 use crate::watch::Snapshot;
 
 /// Annotation of a Deployment that was put back: the revision that failed, and why.
@@ -59,6 +59,8 @@ pub(super) struct Outcome {
     pub notices: Vec<Notice>,
     pub wake_at: Option<Duration>,
     pub unreachable: Option<ApplyError>,
+    /// Of the gateway.
+    pub address: Option<Address>,
 }
 
 /// What all services of a pass share.
@@ -72,6 +74,8 @@ pub(super) struct Context<'a> {
     pub now: Duration,
     /// Set by the first that finds no API server: the others need not wait for it as well.
     pub unreachable: &'a AtomicBool,
+    /// Where the gateway answers, once it is known.
+    pub gateway_address: Option<Address>,
 }
 
 /// The copy, sorted for look-ups.
@@ -80,6 +84,7 @@ pub(super) struct Known<'a> {
     by_service: HashMap<&'a str, Vec<&'a Value>>,
     by_gateway: Vec<&'a Value>,
     pods: BTreeMap<&'a str, Vec<&'a Value>>,
+    gateway_pods: Vec<&'a Value>,
     events: BTreeMap<&'a str, Vec<&'a Value>>,
 }
 
@@ -90,6 +95,7 @@ impl<'a> Known<'a> {
             by_service: HashMap::new(),
             by_gateway: Vec::new(),
             pods: snapshot.by_label("Pod", SERVICE_LABEL),
+            gateway_pods: snapshot.by_label("Pod", GATEWAY_LABEL).into_values().flatten().collect(),
             events: snapshot.events(),
         };
         for object in snapshot.all().filter(|object| object["kind"] != "Pod") {
@@ -246,11 +252,16 @@ async fn present(
     };
     let service_key = ObjectKey { group: String::new(), kind: "Service".to_owned(), ..deployment_key };
     let only: Vec<&Value> = pods.iter().map(|(pod, _)| *pod).collect();
-    let front = context.known.objects.get(&service_key).copied();
-    let address = address(&spec, front, &only);
+    let live = context.known.objects.get(&service_key).copied();
+    let own = || address(&spec.exposure, &spec.namespace, live, &only);
+    // Behind a gateway that is reached from outside, that is the way in.
+    let through = context.gateway_address.clone().filter(|at| {
+        spec.gateway().is_some() && spec.exposure == Exposure::ClusterIp && at.reach != Reach::Cluster
+    });
+    let address = through.or_else(own);
     let no_address = address.is_none().then(|| {
-        let uid = front.and_then(|front| front["metadata"]["uid"].as_str()).unwrap_or_default();
-        no_address(&spec, front, context.known.events.get(uid).map_or(&[][..], Vec::as_slice))
+        let uid = live.and_then(|live| live["metadata"]["uid"].as_str()).unwrap_or_default();
+        no_address(&spec, live, context.known.events.get(uid).map_or(&[][..], Vec::as_slice))
     });
     if !state.settled {
         let until = state.applied_at + LAG;
@@ -557,7 +568,7 @@ pub(super) async fn gateway(context: &Context<'_>, mut state: State) -> (State, 
     };
     let hash = names::hash(&serde_json::to_vec(&(&spec, context.caps)).unwrap_or_default());
     match apply_if_needed(context, hash, &mut state, || render_gateway(&spec, context.caps)).await {
-        Ok(true) => {}
+        Ok(true) => outcome.address = gateway_address(context, &spec),
         Ok(false) => outcome.wake_at = state.retry_at,
         Err(error) if error.is_unreachable() => outcome.unreachable = Some(error),
         Err(error) => {
@@ -566,4 +577,15 @@ pub(super) async fn gateway(context: &Context<'_>, mut state: State) -> (State, 
         }
     }
     (state, outcome)
+}
+
+fn gateway_address(context: &Context<'_>, spec: &GatewayDeployment) -> Option<Address> {
+    let key = ObjectKey {
+        group: String::new(),
+        kind: "Service".to_owned(),
+        namespace: spec.namespace.clone(),
+        name: names::map(&spec.name).ok()?,
+    };
+    let pods: Vec<&Value> = context.known.gateway_pods.clone();
+    address(&spec.exposure, &spec.namespace, context.known.objects.get(&key).copied(), &pods)
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::labels::{ATTEMPT_LABEL, Identity, RUN_LABEL};
 use super::pod::{check_user, container_security, environment, literal, pod_security};
-use super::volumes::{Volumes, claim_name};
+use super::volumes::{RUNNER, Volumes, claim_name};
 use super::{RenderError, Rendered, config, network_policy, rbac, resources};
 use crate::Capabilities;
 use crate::names;
@@ -13,6 +13,12 @@ use crate::topology::{MAX_TF_CONFIG, Topology};
 use crate::validate::MAX_LABEL;
 
 const OUTPUT: &str = "/output";
+/// Folder of the checkpoints, which all ranks and attempts share.
+const CHECKPOINTS: &str = "/output/checkpoints";
+/// Folder of a rank's model, in what is its own of the output.
+pub const MODEL_FOLDER: &str = "model";
+/// File with a rank's metrics, beside it.
+pub const METRICS_FILE: &str = "metrics.jsonl";
 const INDEX: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
 /// What containers' environments refer to once `SLIPWAY_RANK` is set.
 const RANK: &str = "$(SLIPWAY_RANK)";
@@ -204,7 +210,11 @@ fn pod(
         volumes.source("data", "/data", data, caps, &run.tools)?;
     }
     volumes.volumes.push(json!({"name": "output", "persistentVolumeClaim": {"claimName": claim}}));
-    volumes.mounts.push(json!({"name": "output", "mountPath": OUTPUT, "subPath": output_folder(run, id)}));
+    let output = json!({"name": "output", "mountPath": OUTPUT, "subPath": output_folder(run, id)});
+    let mut folders = output_folders(run);
+    folders["volumeMounts"] = json!([output]);
+    volumes.init.push(folders);
+    volumes.mounts.push(output);
     volumes.scratch(&run.resources);
     if run.launcher == Launcher::Mpi {
         let why = "Where mpirun starts processes.";
@@ -231,7 +241,7 @@ fn pod(
         "subdomain": (run.ranks > 1).then_some(&id.pods),
         "securityContext": pod_security(run.image.run_as),
         "terminationGracePeriodSeconds": run.grace,
-        "initContainers": if volumes.init.is_empty() { Value::Null } else { volumes.init.into() },
+        "initContainers": volumes.init,
         "containers": [container],
         "volumes": volumes.volumes,
     });
@@ -249,6 +259,31 @@ pub(super) fn output_mount(
         Storage::New { .. } => id.derived("output", &[])?,
     };
     Ok((claim, output_folder(run, id).map(str::to_owned)))
+}
+
+/// What of the output is one rank's own: where several write, only the first one's counts.
+pub fn rank_output(run: &TrainingRun, rank: &str) -> String {
+    if run.ranks == 1 { OUTPUT.to_owned() } else { format!("{OUTPUT}/ranks/{rank}") }
+}
+
+/// Makes the folders that the ranks are told of, the model's anew in each attempt.
+fn output_folders(run: &TrainingRun) -> Value {
+    json!({
+        "name": "output",
+        "image": run.tools.to_string(),
+        "imagePullPolicy": "IfNotPresent",
+        "command": [RUNNER, "output", CHECKPOINTS, format!("{}/{MODEL_FOLDER}", rank_output(run, RANK))],
+        "env": [rank_variable()],
+        "securityContext": container_security(true),
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "32Mi"},
+            "limits": {"cpu": "1", "memory": "256Mi"},
+        },
+    })
+}
+
+fn rank_variable() -> Value {
+    json!({"name": "SLIPWAY_RANK", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}})
 }
 
 /// The same folder in every attempt; in a claim that others use too, one of the run's own.
@@ -278,9 +313,9 @@ fn variables(
     let mut own: Vec<(String, String)> = [
         ("SLIPWAY_RUN_ID", run.run.clone()),
         ("SLIPWAY_RESTART_COUNT", run.attempt.to_string()),
-        ("SLIPWAY_MODEL_DIR", format!("{OUTPUT}/model")),
-        ("SLIPWAY_CHECKPOINT_DIR", format!("{OUTPUT}/checkpoints")),
-        ("SLIPWAY_METRICS_FILE", format!("{OUTPUT}/metrics.jsonl")),
+        ("SLIPWAY_MODEL_DIR", format!("{}/{MODEL_FOLDER}", rank_output(run, RANK))),
+        ("SLIPWAY_CHECKPOINT_DIR", CHECKPOINTS.to_owned()),
+        ("SLIPWAY_METRICS_FILE", format!("{}/{METRICS_FILE}", rank_output(run, RANK))),
         ("SLIPWAY_WORLD_SIZE", topology.world_size().to_string()),
         ("PYTHONUNBUFFERED", "1".to_owned()),
         ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
@@ -309,7 +344,7 @@ fn variables(
             .map(|(key, value)| (key.to_owned(), value)),
         ),
     }
-    let mut all = vec![json!({"name": "SLIPWAY_RANK", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}})];
+    let mut all = vec![rank_variable()];
     let users = environment(&run.env, secret, &run.environment)?;
     let is_users = |name: &str| users.iter().any(|variable| variable["name"] == name);
     if is_users("SLIPWAY_RANK") {

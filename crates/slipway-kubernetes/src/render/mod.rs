@@ -30,6 +30,7 @@ use crate::validate::{self, Invalid};
 
 pub use collector::COLLECTOR_LABEL;
 pub use gateway::GATEWAY_PORT;
+pub use job::{METRICS_FILE, MODEL_FOLDER, rank_output};
 pub use labels::{
     ATTEMPT_LABEL, GATEWAY_LABEL, OWNER_LABEL, REVISION_LABEL, ROUTE_ANNOTATION, RUN_LABEL, SERVICE_LABEL,
 };

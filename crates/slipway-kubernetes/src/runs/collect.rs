@@ -11,7 +11,7 @@ use crate::apply::ApplyOptions;
 use crate::client::{ExecError, ExecOptions};
 use crate::reason;
 use crate::render::inventory::Doomed;
-use crate::render::{COLLECTOR_LABEL, render_collector};
+use crate::render::{COLLECTOR_LABEL, METRICS_FILE, MODEL_FOLDER, rank_output, render_collector};
 use crate::spec::TrainingRun;
 
 /// How long the pod may take to start.
@@ -20,7 +20,6 @@ const START_TIME: Duration = Duration::from_secs(300);
 const SILENCE: Duration = Duration::from_secs(120);
 const CHUNK: usize = 1 << 20;
 const RUNNER: &str = "/slipway/slipway-runner";
-const OUTPUT: &str = "/output";
 
 /// Why the output did not come back.
 #[derive(Debug, thiserror::Error)]
@@ -72,26 +71,29 @@ pub enum CollectError {
         #[source]
         source: std::io::Error,
     },
-    /// The folder is none of the output's.
-    #[error("`{0}` is no folder of a run's output")]
-    Folder(String),
+}
+
+impl CollectError {
+    /// Whether the same may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Run(error) => error.is_transient(),
+            Self::NotStarted { .. } | Self::Exec { .. } | Self::Silent { .. } => true,
+            Self::Failed { .. } | Self::Write { .. } => false,
+        }
+    }
 }
 
 impl Runs {
-    /// Writes a folder of the run's output, such as `model`, as a tar; the whole output where it is empty. Returns how
-    /// many bytes it has. What was written before a failure is not complete: write aside, and begin anew.
+    /// Writes, as a tar, the model and the metrics of the first rank, as `model` and `metrics.jsonl`: what of them is there.
+    /// Returns how many bytes it has. What was written before a failure is not complete: write aside, and begin anew.
     pub async fn collect(
         &self,
         run: &TrainingRun,
-        folder: &str,
         to: &mut (dyn AsyncWrite + Unpin + Send),
     ) -> Result<u64, CollectError> {
-        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-        if !folder.is_empty() && !folder.split('/').all(plain) {
-            return Err(CollectError::Folder(folder.to_owned()));
-        }
         let pod = self.collector(run).await?;
-        let copied = self.copy(run, &pod, folder, to).await;
+        let copied = self.copy(run, &pod, to).await;
         // Removed in any case; what is left after a failure here goes with the run.
         if let Err(error) = self.remove_collector(run).await {
             tracing::warn!(run = run.run, %error, "the pod that fetched the output is not removed yet");
@@ -134,13 +136,12 @@ impl Runs {
         &self,
         run: &TrainingRun,
         pod: &str,
-        folder: &str,
         to: &mut (dyn AsyncWrite + Unpin + Send),
     ) -> Result<u64, CollectError> {
         let name = || run.run.clone();
-        let path = if folder.is_empty() { OUTPUT.to_owned() } else { format!("{OUTPUT}/{folder}") };
+        let folder = rank_output(run, "0");
         let options = ExecOptions {
-            command: vec![RUNNER.to_owned(), "archive".to_owned(), path],
+            command: [RUNNER, "archive", &folder, MODEL_FOLDER, METRICS_FILE].map(str::to_owned).into(),
             ..ExecOptions::default()
         };
         let failed = |source| CollectError::Exec { run: name(), source };

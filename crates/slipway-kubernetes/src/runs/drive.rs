@@ -54,7 +54,7 @@ pub enum RunUpdate {
     Line(RankLine),
     /// What the cluster cannot give.
     Warning(String),
-    /// The attempt ended and another begins. To be recorded: what dies goes on from here.
+    /// The attempt ended and another begins.
     Restart {
         /// The new attempt.
         attempt: u32,
@@ -65,14 +65,19 @@ pub enum RunUpdate {
     },
 }
 
+/// Keeps a run and its progress where another process finds them; called before anything of a new attempt exists, so that
+/// no two attempts ever run at once.
+pub type Record<'a> = dyn Fn(&TrainingRun, Progress) -> std::io::Result<()> + Send + Sync + 'a;
+
 impl Runs {
-    /// Runs until the end. What an earlier call began is gone on with. `cancel` turns true when a user wants it to end.
-    /// Nothing is removed at the end: output and pods stay until [`Runs::remove`].
+    /// Runs until the end. What an earlier call began is gone on with, from what it recorded. `cancel` turns true when a
+    /// user wants it to end. Nothing is removed at the end: output and pods stay until [`Runs::remove`].
     pub async fn drive(
         &self,
         run: &mut TrainingRun,
         mut progress: Progress,
         budget: Budget,
+        record: &Record<'_>,
         updates: mpsc::Sender<RunUpdate>,
         mut cancel: watch::Receiver<bool>,
     ) -> Result<Option<RunEnd>, RunError> {
@@ -84,12 +89,17 @@ impl Runs {
                 self.options.followed,
             );
             let end = tokio::select! {
-                end = self.attempt(run, &mut follower, &updates) => end?,
+                // What is cancelled begins nothing more.
+                biased;
                 () = cancelled(&mut cancel) => {
                     self.end_attempt(run).await?;
+                    if let Some(last) = before(run) {
+                        self.end_attempt(&last).await?;
+                    }
                     follower.finish(Duration::from_secs(run.grace) + LOG_TIME).await;
                     return Ok(None);
                 }
+                end = self.attempt(run, &mut follower, &updates) => end?,
             };
             follower.finish(LOG_TIME).await;
             let RunEnd::Failed { reason, .. } = &end else { return Ok(Some(end)) };
@@ -105,13 +115,8 @@ impl Runs {
                 return Ok(Some(end));
             }
             let reason = reason.text.clone();
-            self.end_attempt(run).await?;
-            if !self.attempt_gone(run).await {
-                let left =
-                    "pods of the last attempt are still there, on a node that does not answer".to_owned();
-                let _ = updates.send(RunUpdate::Warning(left)).await;
-            }
             run.attempt += 1;
+            record(run, progress).map_err(|source| RunError::Record { run: run.run.clone(), source })?;
             let _ = updates.send(RunUpdate::Restart { attempt: run.attempt, progress, reason }).await;
         }
     }
@@ -123,6 +128,7 @@ impl Runs {
         follower: &mut Follower,
         updates: &mpsc::Sender<RunUpdate>,
     ) -> Result<RunEnd, RunError> {
+        self.end_before(run, updates).await?;
         let mut changes = self.store.subscribe();
         let mut known: Option<RunPhase> = None;
         let begun = Instant::now();
@@ -168,6 +174,17 @@ impl Runs {
         }
     }
 
+    /// Sees to it that nothing of the attempt before is left: both mount the same claim.
+    async fn end_before(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
+        let Some(last) = before(run) else { return Ok(()) };
+        self.end_attempt(&last).await?;
+        if !self.attempt_gone(&last).await {
+            let left = "pods of the last attempt are still there, on a node that does not answer".to_owned();
+            let _ = updates.send(RunUpdate::Warning(left)).await;
+        }
+        Ok(())
+    }
+
     /// Applies, again and again while the cluster cannot be reached.
     async fn begin(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
         let mut told = false;
@@ -190,6 +207,11 @@ impl Runs {
             }
         }
     }
+}
+
+fn before(run: &TrainingRun) -> Option<TrainingRun> {
+    let attempt = run.attempt.checked_sub(1)?;
+    Some(TrainingRun { attempt, ..run.clone() })
 }
 
 /// The gang never came up. That some rank found no place is the cluster's doing and not charged; an image that is not

@@ -18,7 +18,7 @@ use crate::spec::{Gang, TrainingRun};
 use crate::watch::Store;
 
 pub use collect::CollectError;
-pub use drive::{Budget, Progress, RunUpdate};
+pub use drive::{Budget, Progress, Record, RunUpdate};
 pub use follow::RankLine;
 pub use phase::{RunPhase, phase};
 
@@ -67,6 +67,32 @@ pub enum RunError {
         #[source]
         source: ApiError,
     },
+    /// What must be kept to go on with it is not kept.
+    #[error("cannot record how far run {run} is")]
+    Record {
+        /// Which run.
+        run: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// Whether the same may succeed later. Credentials that ran out are renewed by somebody: a run does not end for that.
+    pub fn is_transient(&self) -> bool {
+        let passes = |error: &ApiError| {
+            error.is_transient() || matches!(error, ApiError::Credentials { .. }) || error.code() == Some(401)
+        };
+        match self {
+            Self::Apply { source, .. } => match &**source {
+                ApplyError::Api { source, .. } | ApplyError::Inventory { source, .. } => passes(source),
+                other => other.is_transient(),
+            },
+            Self::Api { source, .. } => passes(source),
+            Self::Record { .. } => false,
+        }
+    }
 }
 
 /// Runs of one namespace.

@@ -19,7 +19,7 @@ pub struct TrainingRun {
     pub namespace: String,
     /// Its image.
     pub image: ImagePin,
-    /// Image with `/slipway/slipway-runner`, by digest; needed only where a folder of an image is copied.
+    /// Image with `/slipway/slipway-runner`, by digest: it fills folders before the ranks start, and reads the output back.
     pub tools: Reference,
     /// Program and arguments.
     pub command: Vec<String>,
@@ -50,7 +50,8 @@ pub struct TrainingRun {
     /// Data, at `/data`.
     #[serde(default)]
     pub data: Option<VolumeSource>,
-    /// Checkpoints and the model, at `/output`: the same in every attempt.
+    /// Checkpoints and the model, at `/output`: the same in every attempt. Ranks have folders of their own for the model,
+    /// and the first one's counts.
     pub output: Storage,
     /// Longest time that an attempt may take, in seconds.
     #[serde(default)]

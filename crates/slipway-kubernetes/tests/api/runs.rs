@@ -96,8 +96,10 @@ fn drive(bed: &Bed, retries: u32) -> Driven {
     let runs = bed.runs.clone();
     let handle = tokio::spawn(async move {
         let mut run = run();
-        let end =
-            runs.drive(&mut run, Progress::default(), Budget { retries }, sender, cancelled).await.unwrap();
+        let end = runs
+            .drive(&mut run, Progress::default(), Budget { retries }, &|_, _| Ok(()), sender, cancelled)
+            .await
+            .unwrap();
         (end, run)
     });
     Driven { handle, updates, cancel }

@@ -16,7 +16,8 @@ const RUNNER: &str = r#"#!/bin/sh
 case "$1" in
 copy) exec cp -r "$2"/. "$3"/ ;;
 wait) exec sleep "$2" ;;
-archive) exec tar -c -C "$2" -f - . ;;
+output) rm -rf "$3" && exec mkdir -p "$2" "$3" ;;
+archive) cd "$2" && exec tar -c -f - $(ls -d "$3" "$4" 2>/dev/null) ;;
 esac
 [ -z "$BROKEN" ] || { echo "broken on purpose"; exit 3; }
 mkdir -p /tmp/www/v2/health
@@ -25,7 +26,8 @@ echo ok > /tmp/www/v2/health/live
 echo "serving $1"
 exec httpd -f -p 8080 -h /tmp/www
 "#;
-const APPLETS: &[&str] = &["sh", "cp", "sleep", "tar", "mkdir", "echo", "httpd", "cat", "seq", "sync"];
+const APPLETS: &[&str] =
+    &["sh", "cp", "rm", "ls", "sleep", "tar", "mkdir", "echo", "httpd", "cat", "seq", "sync"];
 
 fn layer() -> Vec<u8> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());

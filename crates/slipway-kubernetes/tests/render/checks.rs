@@ -437,6 +437,8 @@ fn a_rank_is_told_who_it_is() {
         "{master}"
     );
     assert_eq!(torch["SLIPWAY_CHECKPOINT_DIR"], "/output/checkpoints");
+    // Only the first rank's model counts, so that no other may write into it.
+    assert_eq!(torch["SLIPWAY_MODEL_DIR"], "/output/ranks/$(SLIPWAY_RANK)/model");
     run.launcher = Launcher::TensorFlow;
     run.env.push("SLIPWAY_MODEL_DIR=/output/other".into());
     let tensorflow = env(&run);
@@ -450,6 +452,7 @@ fn a_rank_is_told_who_it_is() {
     run.ranks = 1;
     run.launcher = Launcher::Torchrun;
     assert_eq!(env(&run)["MASTER_ADDR"], "localhost");
+    assert_eq!(env(&run)["SLIPWAY_METRICS_FILE"], "/output/metrics.jsonl");
 }
 
 #[test]

@@ -46,6 +46,24 @@ pub struct LogReader {
     ready: VecDeque<LogLine>,
     /// Nothing will be written any more.
     over: bool,
+    ended: Ended,
+}
+
+/// How a follower knows that nothing more comes.
+enum Ended {
+    /// By the container's own files.
+    Container,
+    /// As its owner says.
+    Told(Box<dyn Fn() -> bool + Send>),
+}
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Container => "Container",
+            Self::Told(_) => "Told",
+        })
+    }
 }
 
 /// A line that is being put together.
@@ -93,7 +111,20 @@ impl LogReader {
             stderr: Line::default(),
             ready: VecDeque::new(),
             over: false,
+            ended: Ended::Container,
         })
+    }
+
+    /// As [`LogReader::open`], for a log that no container of this host writes: a follower goes on until `ended`.
+    ///
+    /// # Errors
+    /// When the files cannot be opened.
+    pub fn open_until(
+        dir: &Path,
+        options: LogOptions,
+        ended: impl Fn() -> bool + Send + 'static,
+    ) -> Result<Self, LogError> {
+        Ok(Self { ended: Ended::Told(Box::new(ended)), ..Self::open(dir, options)? })
     }
 
     /// The next line, waiting for it no longer than `wait`.
@@ -162,6 +193,9 @@ impl LogReader {
 
     /// A container whose shim died without a word writes nothing either, nor does one that was removed.
     fn has_ended(&self) -> bool {
+        if let Ended::Told(ended) = &self.ended {
+            return ended();
+        }
         self.dir.join(exit::EXIT_FILE).exists()
             || !self.dir.exists()
             || matches!(files::lock_state(&self.dir), Ok(LockState::Free) | Err(_))

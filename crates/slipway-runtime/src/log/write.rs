@@ -1,4 +1,4 @@
-//! The writing side, used by the shim only.
+//! The writing side: used by the shim, and by whoever keeps the log of something that runs elsewhere.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ const MIN_CAP: u64 = 64 << 10;
 
 /// Appends records. A log that cannot be written loses what is meant for it; the container goes on.
 #[derive(Debug)]
-pub(crate) struct LogWriter {
+pub struct LogWriter {
     dir: PathBuf,
     file: File,
     size: u64,
@@ -27,7 +27,10 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Opens the log in `dir`, to be rotated at `cap` bytes.
-    pub(crate) fn open(dir: &Path, cap: u64) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(dir: &Path, cap: u64) -> io::Result<Self> {
         let file = open_log(dir)?;
         let size = file.metadata()?.len();
         Ok(Self {
@@ -51,6 +54,15 @@ impl LogWriter {
             rest = &rest[at + 1..];
         }
         self.add(stream, rest, now);
+        self.flush();
+    }
+
+    /// Writes one whole line with the time that it has. What has newlines comes as several.
+    pub fn write_line(&mut self, stream: OutputStream, time: Timestamp, text: &str) {
+        for line in text.split('\n') {
+            self.add(stream, line.as_bytes(), time);
+            self.record(stream, b'F', time);
+        }
         self.flush();
     }
 
@@ -165,6 +177,20 @@ mod tests {
         let (time, _) = text.split_once(' ').unwrap();
         assert_eq!(time.len(), "2026-11-24T21:04:00.123456789Z".len());
         time.parse::<Timestamp>().unwrap();
+    }
+
+    #[test]
+    fn lines_from_elsewhere_keep_their_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::open(dir.path(), 1 << 20).unwrap();
+        let time: Timestamp = "2026-01-01T00:00:01.123456789Z".parse().unwrap();
+        log.write_line(OutputStream::Stdout, time, "one");
+        log.write_line(OutputStream::Stderr, time, &"x".repeat(MAX_TEXT + 1));
+        let read: Vec<_> =
+            crate::LogReader::open(dir.path(), crate::LogOptions::default()).unwrap().collect();
+        let read: Vec<_> = read.into_iter().map(Result::unwrap).collect();
+        assert_eq!((read.len(), read[0].text.as_str(), read[0].time), (2, "one", time));
+        assert_eq!(read[1].text.len(), MAX_TEXT + 1);
     }
 
     #[test]

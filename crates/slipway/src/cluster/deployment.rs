@@ -15,15 +15,21 @@ const GATEWAY: &str = "slipway-gateway";
 pub fn on_engine(
     published: PublishedService,
     revision: &Revision,
-    exposure: Exposure,
+    exposure: Option<Exposure>,
     engine: &ClusterSpec,
     namespace: &str,
 ) -> ServiceDeployment {
+    let gateway = (engine.gateway_replicas > 0).then(|| GatewayRef { name: GATEWAY.to_owned() });
     ServiceDeployment {
         // The replica count changes without a new revision.
         spec: revision.spec.clone(),
-        exposure,
-        gateway: (engine.gateway_replicas > 0).then(|| GatewayRef { name: GATEWAY.to_owned() }),
+        exposure: exposure.unwrap_or_else(|| match (&gateway, &revision.model) {
+            (None, Some(_)) => engine.exposure.clone(),
+            // What the engine says is how the gateway is reached, where there is one. An image that is run as it is is
+            // not shown to anybody unless a user says so.
+            (Some(_), _) | (_, None) => Exposure::ClusterIp,
+        }),
+        gateway,
         placement: Placement { image_pull_secrets: engine.pull_secrets.clone(), ..Placement::default() },
         ..deployment(published, namespace)
     }

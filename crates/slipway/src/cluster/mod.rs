@@ -3,6 +3,7 @@
 mod deployment;
 mod previews;
 mod publisher;
+mod runs;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::env_vars;
 pub use deployment::deployment;
 use previews::ClusterPreviews;
 use publisher::RegistryPublisher;
+use runs::ClusterRuns;
 
 /// Connects to a cluster and begins to watch its namespace.
 pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineError> {
@@ -38,10 +40,19 @@ pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineErr
     let publisher = Arc::new(RegistryPublisher::new(app, spec, &namespace));
     let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, EngineOptions::new(owner)));
     let engine = KubernetesEngine::new(engine.map_err(|error| unavailable(Box::new(error)))?);
+    let engine = Arc::new(engine);
+    let runs = ClusterRuns::new(
+        app.handle.clone(),
+        spec.clone(),
+        engine.applier().clone(),
+        Arc::clone(engine.inventory()),
+        Arc::clone(engine.store()),
+        Arc::clone(&engine) as _,
+    );
     let changes = Some(engine.store().subscribe());
     let previewer = Previewer::new(engine.applier().clone(), Arc::clone(engine.inventory()));
     let previews = ClusterPreviews::new(app, spec, &namespace, previewer);
-    Ok(Connected { engine: Arc::new(engine), place, changes, previews: Some(Arc::new(previews)) })
+    Ok(Connected { engine, place, runs: Some(Arc::new(runs)), changes, previews: Some(Arc::new(previews)) })
 }
 
 /// The account of the pod that the daemon runs in, if it does.

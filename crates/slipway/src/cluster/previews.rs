@@ -35,7 +35,7 @@ impl Previews for ClusterPreviews {
     fn preview(
         &self,
         revision: &Revision,
-        exposure: &Exposure,
+        exposure: Option<&Exposure>,
         kind: PreviewKind,
     ) -> Result<Preview, ApiError> {
         let app = self.app.upgrade();
@@ -43,7 +43,7 @@ impl Previews for ClusterPreviews {
         let nowhere = Destination { registry: &self.spec.registry, compression: None, push: false };
         let silent: OnPublish = Arc::new(|_| {});
         let published = publish::revision(&app, revision, &nowhere, &silent)?;
-        let spec = on_engine(published, revision, exposure.clone(), &self.spec, &self.namespace);
+        let spec = on_engine(published, revision, exposure.cloned(), &self.spec, &self.namespace);
         let mut preview = Preview {
             content: revision.spec.content(),
             has_model: revision.model.is_some(),

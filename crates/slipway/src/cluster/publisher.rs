@@ -138,7 +138,7 @@ impl Publisher for RegistryPublisher {
         self.lock().jobs.retain(|key, _| {
             key.as_ref().is_none_or(|(service, number)| service != name || *number + 8 > revision.number)
         });
-        let exposure = app.state.service(name)?.map(|record| record.exposure).unwrap_or_default();
+        let exposure = app.state.service(name)?.and_then(|record| record.exposure);
         Ok(Publication::Ready(on_engine(published, revision, exposure, &self.spec, &self.namespace)))
     }
 

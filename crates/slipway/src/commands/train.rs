@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use hyper::Method;
 use slipway_types::container::{NetworkMode, OutputStream};
-use slipway_types::run::{RunEvent, RunSpec, RunState, RunStatus};
+use slipway_types::run::{Gang, Launcher, RunEvent, RunSpec, RunState, RunStatus};
 use slipway_types::size::human_bytes;
 
 use super::Context;
@@ -39,6 +39,18 @@ pub struct Args {
     /// Network: `none` or `host`
     #[arg(long, value_name = "NETWORK")]
     network: Option<NetworkMode>,
+    /// Containers that train together, on a cluster [default: the project's, else 1]
+    #[arg(long, value_name = "COUNT")]
+    ranks: Option<u32>,
+    /// Processes in each of them [default: the project's, else 1]
+    #[arg(long, value_name = "COUNT")]
+    processes: Option<u32>,
+    /// What starts the processes and tells them about each other: `none`, `torchrun`, `tensorflow` or `mpi`
+    #[arg(long, value_name = "LAUNCHER")]
+    launcher: Option<Launcher>,
+    /// How often all may begin again, from their checkpoints, after one failed; on a cluster
+    #[arg(long, value_name = "COUNT")]
+    retries: Option<u32>,
     /// Print the run's id and do not wait for its end
     #[arg(short, long)]
     detach: bool,
@@ -48,6 +60,24 @@ pub struct Args {
     /// Program and arguments [default: the project's]
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+impl Args {
+    /// The project's gang with what the flags change.
+    fn gang(&self, project: &Gang) -> Result<Gang, Failure> {
+        let gang = Gang {
+            ranks: self.ranks.unwrap_or(project.ranks),
+            processes: self.processes.unwrap_or(project.processes),
+            launcher: self.launcher.unwrap_or(project.launcher),
+            retries: self.retries.unwrap_or(project.retries),
+            storage: project.storage,
+        };
+        // The project's own keys were checked when it was read: what is wrong is a flag.
+        match gang.fault() {
+            Some((key, reason)) => Err(Failure::usage(format!("{}: {reason}", key.replace("train.", "--")))),
+            None => Ok(gang),
+        }
+    }
 }
 
 /// Trains.
@@ -66,6 +96,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     spec.limits.memory = flags.memory.or(spec.limits.memory);
     spec.limits.cpu_millis = flags.cpu_millis.or(spec.limits.cpu_millis);
     spec.network = args.network.unwrap_or(spec.network);
+    spec.gang = args.gang(&spec.gang)?;
     if !args.command.is_empty() {
         spec.command.clone_from(&args.command);
     }
@@ -97,7 +128,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
                     });
             }
             RunEvent::Failed(error) => outcome = Err(error.into()),
-            RunEvent::Log(_) => {}
+            RunEvent::Note(_) | RunEvent::Log(_) => {}
         }
         Ok(())
     })?;
@@ -129,6 +160,7 @@ pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
         network: train.network,
         format: loaded.project.model.format.parse().ok(),
         entry: loaded.project.model.entry.clone(),
+        gang: loaded.gang().map_err(|(key, reason)| Failure::usage(format!("{key}: {reason}")))?,
     })
 }
 
@@ -136,6 +168,7 @@ pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
 pub fn show(printer: Printer, event: &RunEvent) {
     match event {
         RunEvent::Started(status) => printer.note(format!("run {} started", status.id)),
+        RunEvent::Note(text) => printer.note(format!("run: {text}")),
         RunEvent::Log(line) => match line.stream {
             OutputStream::Stdout => printer.line(&line.text),
             OutputStream::Stderr => printer.note(&line.text),

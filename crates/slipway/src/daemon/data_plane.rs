@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -241,20 +242,32 @@ fn table(
 
 /// Whether the gateway answers for a service: it has a replica that takes requests.
 pub fn answers(app: &App, service: &str) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        use std::io::Read;
-        let address = app.settings.values.gateway.listen.parse().map_err(std::io::Error::other)?;
-        let mut stream = std::net::TcpStream::connect_timeout(&address, PROBE_LIMIT)?;
-        stream.set_read_timeout(Some(PROBE_LIMIT))?;
-        write!(
-            stream,
-            "GET /v2/models/{service}/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n"
-        )?;
-        let mut answer = Vec::new();
-        stream.take(4096).read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).split_ascii_whitespace().nth(1) == Some("200"))
-    };
-    ask().unwrap_or(false)
+    let address = app.settings.values.gateway.listen.parse().ok();
+    address.and_then(|address| ready_at(address, service).ok()).unwrap_or(false)
+}
+
+/// As [`answers`], of another gateway; `None` where this host does not reach it.
+pub fn answers_at(url: &str, service: &str) -> Option<bool> {
+    use std::net::ToSocketAddrs;
+    let authority = url.strip_prefix("http://")?.trim_end_matches('/');
+    let host = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    let address = host.to_socket_addrs().ok()?.next()?;
+    ready_at(address, service).ok()
+}
+
+/// Asks for the readiness of a service; an error when nobody answers.
+fn ready_at(address: SocketAddr, service: &str) -> std::io::Result<bool> {
+    use std::io::Read;
+    let mut stream = TcpStream::connect_timeout(&address, PROBE_LIMIT)?;
+    stream.set_read_timeout(Some(PROBE_LIMIT))?;
+    write!(
+        stream,
+        "GET /v2/models/{}/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n",
+        crate::query::segment(service)
+    )?;
+    let mut answer = Vec::new();
+    stream.take(4096).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).split_ascii_whitespace().nth(1) == Some("200"))
 }
 
 /// The process that holds the gateway's lock.
@@ -313,7 +326,6 @@ mod tests {
     use slipway_orchestrator::ModelPin;
     use slipway_types::Digest;
     use slipway_types::container::ContainerId;
-    use slipway_types::expose::Exposure;
     use slipway_types::model::ModelFormat;
     use slipway_types::service::{ReplicaState, ServiceSpec};
 
@@ -322,8 +334,14 @@ mod tests {
         let image_id = Digest::from_sha256([1; 32]);
         let model = ModelPin { manifest: image_id.clone(), format: ModelFormat::Onnx, labels: Vec::new() };
         let target = Revision { number: 1, spec, image_id, model: Some(model) };
-        let exposure = Exposure::default();
-        ServiceRecord { target, stable: None, deleting: false, restarts: 0, engine: engine.into(), exposure }
+        ServiceRecord {
+            target,
+            stable: None,
+            deleting: false,
+            restarts: 0,
+            engine: engine.into(),
+            exposure: None,
+        }
     }
 
     fn replica(service: &str, id: u8) -> ObservedReplica {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use slipway_orchestrator::{ModelPin, Revision};
 use slipway_types::engine::NATIVE;
-use slipway_types::expose::Exposure;
 use slipway_types::model::{ModelRef, ModelSelector, ModelVersion, valid_model_name};
 use slipway_types::service::{Batch, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
@@ -328,7 +327,7 @@ fn next_record(
         deleting: false,
         restarts: 0,
         engine: engine.clone(),
-        exposure: Exposure::default(),
+        exposure: None,
     };
     let Some(before) = before else { return first(1) };
     if before.deleting {

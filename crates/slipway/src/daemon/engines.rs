@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::App;
 use super::preview::Previews;
 use super::reconciler::engine_error;
+use super::runs::{self, Driver};
 use super::state::{ServiceRecord, State};
 
 /// Connects to a cluster; the composition root knows how.
@@ -24,6 +25,8 @@ pub struct Connected {
     pub engine: Arc<dyn Engine>,
     /// Where it is, for people: the API server and the namespace.
     pub place: String,
+    /// What runs training there; absent where the daemon itself does.
+    pub runs: Option<Arc<dyn Driver>>,
     /// Tells of changes there that are worth a pass; absent where an engine has to be looked at to see any.
     pub changes: Option<watch::Receiver<u64>>,
     /// Tells what it would do; absent where there is nothing to show.
@@ -58,7 +61,13 @@ impl Slot {
 impl Engines {
     /// This host's engine, and the clusters that the state knows.
     pub fn new(native: Arc<dyn Engine>, state: &State, connect: Box<Connect>) -> Result<Self, ApiError> {
-        let here = Connected { engine: native, place: "this host".to_owned(), changes: None, previews: None };
+        let here = Connected {
+            engine: native,
+            place: "this host".to_owned(),
+            runs: None,
+            changes: None,
+            previews: None,
+        };
         let mut all = BTreeMap::from([(NATIVE.to_owned(), Slot::new(None, Some(here), 0))]);
         for (name, cluster) in state.engines()? {
             all.insert(name, Slot::new(Some(cluster), None, 0));
@@ -110,7 +119,17 @@ impl Engines {
         let Some(slot) = all.get_mut(name).filter(|slot| slot.generation == generation) else {
             return Ok(None);
         };
-        Ok(Some(slot.connected.insert(connected).clone()))
+        // Another thread may have been faster.
+        Ok(Some(slot.connected.get_or_insert(connected).clone()))
+    }
+
+    /// What runs training on the engine of this name, connecting to it if need be.
+    pub fn driver(&self, app: &Arc<App>, name: &str) -> Result<Arc<dyn Driver>, ApiError> {
+        let generation = self.lock().get(name).map(|slot| slot.generation).ok_or_else(|| unknown(name))?;
+        let connected = self.reach(app, name, generation)?.ok_or_else(|| unknown(name))?;
+        connected.runs.ok_or_else(|| {
+            ApiError::new(ErrorCode::InvalidArgument, format!("the engine `{name}` does not train"))
+        })
     }
 
     /// Replicas of each engine as last seen; one that was not looked at since the daemon started is not in it.
@@ -213,8 +232,12 @@ fn stays_where_its_services_are(app: &App, name: &str, cluster: &ClusterSpec) ->
         (&before.kubeconfig, &before.context, &before.namespace)
             != (&cluster.kubeconfig, &cluster.context, &cluster.namespace)
     });
+    if !moves {
+        return Ok(());
+    }
+    no_runs(app, name, "moved")?;
     let services = declared_on(app, name)?;
-    if !moves || services.is_empty() {
+    if services.is_empty() {
         return Ok(());
     }
     let message =
@@ -226,6 +249,16 @@ fn stays_where_its_services_are(app: &App, name: &str, cluster: &ClusterSpec) ->
 fn declared_on(app: &App, engine: &str) -> Result<Vec<String>, ApiError> {
     let records = app.state.services()?.into_iter();
     Ok(records.filter(|record| record.engine == engine).map(|record| record.target.spec.name).collect())
+}
+
+fn no_runs(app: &App, engine: &str, change: &str) -> Result<(), ApiError> {
+    let going = runs::on_engine(app, engine)?;
+    if going.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the engine `{engine}` cannot be {change} while it trains: {}", going.join(", "));
+    Err(ApiError::new(ErrorCode::Conflict, message)
+        .with_hint("wait for the end of these runs, or `slipway runs --cancel` them"))
 }
 
 /// Forgets an engine that nothing runs on.
@@ -242,6 +275,11 @@ pub fn remove(app: &Arc<App>, name: &str) -> Result<(), ApiError> {
         let message = format!("services run on the engine `{name}`: {}", services.join(", "));
         return Err(ApiError::new(ErrorCode::Conflict, message).with_hint("`slipway delete` them first"));
     }
+    no_runs(app, name, "removed")?;
+    let connected = app.engines.get(name).map_err(|error| {
+        error.with_hint("what Slipway keeps in its cluster can be removed once it is reached")
+    })?;
+    connected.engine.retire().map_err(|error| engine_error(&error))?;
     app.state.remove_engine(name)?;
     app.engines.lock().remove(name);
     app.wake();

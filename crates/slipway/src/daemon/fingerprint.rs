@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use slipway_image::build::ignore::Ignore;
-use slipway_types::run::RunSpec;
+use slipway_types::run::{Launcher, RunSpec};
 use slipway_types::{ApiError, Digest};
 
 use crate::project_file::FILE_NAME;
@@ -26,6 +26,23 @@ pub struct Fingerprint {
     pub stats: Digest,
     /// Names and contents.
     pub content: Digest,
+}
+
+/// Which files of a project folder training depends on: those that no rule of `.dockerignore` names.
+pub struct Workspace(Ignore);
+
+impl Workspace {
+    /// The rules of a folder.
+    pub fn of(folder: &Path) -> Self {
+        let text = std::fs::read_to_string(folder.join(".dockerignore")).unwrap_or_default();
+        Self(Ignore::parse(&text).unwrap_or_default())
+    }
+
+    /// Whether a path in the folder, with `/` between its parts, is one of them.
+    pub fn has(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        !NEVER.contains(&name) && !self.0.is_ignored(path)
+    }
 }
 
 /// A listed file.
@@ -58,6 +75,11 @@ impl Fingerprint {
         };
         let mut hash = Sha256::new();
         hash.update(&settings);
+        let gang = (spec.gang.ranks, spec.gang.processes, spec.gang.launcher);
+        if gang != (1, 1, Launcher::None) {
+            let text = serde_json::to_vec(&gang);
+            hash.update(text.map_err(|e| ApiError::new(slipway_types::ErrorCode::Internal, e.to_string()))?);
+        }
         Ok(Self { settings: digest(hash), stats, content })
     }
 
@@ -77,10 +99,7 @@ fn list(
     project: bool,
     files: &mut BTreeMap<String, Entry>,
 ) -> Result<(), ApiError> {
-    let ignore = match std::fs::read_to_string(folder.join(".dockerignore")) {
-        Ok(text) if project => Ignore::parse(&text).unwrap_or_default(),
-        _ => Ignore::default(),
-    };
+    let rules = if project { Some(Workspace::of(folder)) } else { None };
     let mut pending = vec![String::new()];
     while let Some(inside) = pending.pop() {
         let path = folder.join(&inside);
@@ -92,7 +111,7 @@ fn list(
             if project && inner == FILE_NAME {
                 continue;
             }
-            if project && (NEVER.contains(&name.as_str()) || ignore.is_ignored(&inner)) {
+            if rules.as_ref().is_some_and(|rules| !rules.has(&inner)) {
                 continue;
             }
             let metadata = entry.metadata().map_err(|e| io("read", &entry.path(), &e))?;
@@ -188,6 +207,13 @@ mod tests {
 
         std::fs::write(&file, "two").unwrap();
         assert!(!Fingerprint::of(&spec, &image, Some(&touched)).unwrap().same_work(&first));
+        let mut gang = spec.clone();
+        gang.gang.retries = 3;
+        gang.engine = Some("kubernetes".into());
+        let last = Fingerprint::of(&spec, &image, None).unwrap();
+        assert!(Fingerprint::of(&gang, &image, None).unwrap().same_work(&last), "how, not what");
+        gang.gang.ranks = 2;
+        assert!(!Fingerprint::of(&gang, &image, None).unwrap().same_work(&last));
         let other_image = Fingerprint::of(&spec, &Digest::from_sha256([2; 32]), Some(&touched)).unwrap();
         assert!(!other_image.same_work(&touched));
     }

@@ -34,7 +34,7 @@ pub fn keep(container: &Container, folder: &Path) -> std::io::Result<()> {
 pub type Log = Box<dyn LogLines>;
 
 /// Readers of everything that is called `name`: a container, a run, or a service's replicas.
-pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<Log>, ApiError> {
+pub fn open(app: &Arc<App>, name: &str, options: &LogOptions) -> Result<Vec<Log>, ApiError> {
     if let Some(record) = app.state.find_container(name)? {
         return reader(app.native.container(&record.id), options).map(|reader| vec![reader]);
     }
@@ -42,8 +42,7 @@ pub fn open(app: &App, name: &str, options: &LogOptions) -> Result<Vec<Log>, Api
         if let Some(container) = runs::container(app, name) {
             return reader(Ok(container), options).map(|reader| vec![reader]);
         }
-        let kept = LogReader::open(&runs::folder(app, name), LogOptions { follow: false, ..options.clone() });
-        return kept
+        return runs::kept_log(app, name, options.clone())
             .map(|reader| vec![boxed(reader)])
             .map_err(|e| ApiError::from_error(ErrorCode::NotFound, &e));
     }

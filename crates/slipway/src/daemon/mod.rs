@@ -18,7 +18,7 @@ mod models;
 mod preview;
 pub mod publish;
 mod reconciler;
-mod runs;
+pub mod runs;
 mod services;
 mod state;
 mod up;

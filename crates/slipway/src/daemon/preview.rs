@@ -14,11 +14,11 @@ use super::{App, services};
 
 /// An engine that tells what it would do.
 pub trait Previews: Send + Sync {
-    /// What running a revision would do.
+    /// What running a revision would do; it is reached as the engine has it where `exposure` is absent.
     fn preview(
         &self,
         revision: &Revision,
-        exposure: &Exposure,
+        exposure: Option<&Exposure>,
         kind: PreviewKind,
     ) -> Result<Preview, ApiError>;
 }
@@ -63,5 +63,5 @@ fn of(app: &App, record: &ServiceRecord, kind: PreviewKind) -> Result<Preview, A
             "`diff` and `--dry-run` are for clusters: `--engine NAME` names one of `slipway engine ls`",
         ));
     };
-    previews.preview(&record.target, &record.exposure, kind)
+    previews.preview(&record.target, record.exposure.as_ref(), kind)
 }

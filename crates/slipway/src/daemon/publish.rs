@@ -11,16 +11,20 @@ use slipway_kubernetes::names;
 use slipway_orchestrator::{ModelPin, Revision};
 use slipway_types::image::{Platform, TransferEvent};
 use slipway_types::publish::{PublishEvent, PublishRequest, PublishedModel, PublishedService};
+use slipway_types::run::RunSpec;
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
+use super::fingerprint::Workspace;
 use super::images::{self, OnEvent};
 use super::{App, services};
 
 /// Repository of the image with the runner and the Python worker.
 const TOOLS: &str = "slipway-tools";
-/// Folder of the tools in their image, and of a model's files in theirs.
+/// Folder of the tools in their image, and of a model's, a project's and data's files in theirs.
 const TOOLS_FOLDER: &str = "slipway";
 const MODEL_FOLDER: &str = "model";
+const WORKSPACE_FOLDER: &str = "workspace";
+const DATA_FOLDER: &str = "data";
 /// Digits of a tag that is named by its content.
 const TAG_DIGITS: usize = 16;
 /// Largest `/etc/passwd` or `/etc/group` that is read.
@@ -101,6 +105,63 @@ pub fn revision(
         port: services::container_port(app, revision)?,
         model,
         spec: revision.spec.clone(),
+    })
+}
+
+/// What a training run needs, each named by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedRun {
+    /// Its image.
+    pub image: Reference,
+    /// The image's user and group by number.
+    pub user: (u32, u32),
+    /// The image's architecture.
+    pub architecture: String,
+    /// Image with the runner.
+    pub tools: Reference,
+    /// Image with the project folder, and the folder in it.
+    pub workspace: (Reference, String),
+    /// Image with the data, and the folder in it.
+    pub data: Option<(Reference, String)>,
+}
+
+/// Publishes what a training run needs. The project folder goes as it is now, without what `.dockerignore` names.
+pub fn publish_run(
+    app: &App,
+    registry: &str,
+    spec: &RunSpec,
+    image_id: &Digest,
+    on_event: &OnPublish,
+) -> Result<PublishedRun, ApiError> {
+    let _lease = app.store.lease();
+    let image = app.store.image(image_id).map_err(images::store_error)?;
+    let architecture = architecture(&image)?;
+    let user = user(app, &image)?;
+    let target = Target { app, registry, client: Some(images::client(app)?), on_event };
+    let platform = Platform::host();
+    let project = mapped(&spec.project)?;
+    let tools = Carrier::of_folder(app.serving_files.folder(), TOOLS_FOLDER, &platform);
+    let tools = target.carrier("tools", TOOLS, &tools.map_err(carrier_error)?)?;
+    let rules = Workspace::of(&spec.workspace);
+    let files = |folder, at, wanted: &dyn Fn(&str) -> bool| {
+        Carrier::of_tree(folder, at, wanted, &platform).map_err(carrier_error)
+    };
+    let workspace = files(&spec.workspace, WORKSPACE_FOLDER, &|path| rules.has(path))?;
+    let workspace = target.carrier("project folder", &format!("{project}-workspace"), &workspace)?;
+    let data = spec.data.as_deref().map(|folder| {
+        let data = files(folder, DATA_FOLDER, &|_| true)?;
+        target.carrier("data", &format!("{project}-data"), &data)
+    });
+    let data = data.transpose()?;
+    let image = target.image(&project, image_id, images::compression(None)?)?;
+    let inside = |folder: &str| format!("/{folder}");
+    Ok(PublishedRun {
+        image,
+        user,
+        architecture,
+        tools,
+        workspace: (workspace, inside(WORKSPACE_FOLDER)),
+        data: data.map(|data| (data, inside(DATA_FOLDER))),
     })
 }
 

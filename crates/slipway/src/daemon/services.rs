@@ -70,10 +70,10 @@ pub fn expose(app: &Arc<App>, request: &ExposeRequest) -> Result<ServiceStatus, 
         record.target.spec.port = Some(port);
         pin_revision(app, &record.target)?;
     }
-    if record.exposure != exposure || more.is_some() {
-        record.exposure = exposure;
+    if record.exposure.as_ref() != Some(&exposure) || more.is_some() {
+        record.exposure = Some(exposure.clone());
         app.state.put_service(&record)?;
-        app.event(&format!("service/{name}"), "service.exposed", &record.exposure.to_string());
+        app.event(&format!("service/{name}"), "service.exposed", &exposure.to_string());
     }
     app.try_again(name);
     status(app, name)
@@ -162,7 +162,11 @@ pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
     let any_ready = status.replicas.iter().any(|replica| replica.state == ReplicaState::Ready);
     status.reachable = match app.engines.endpoint(&record) {
         Endpoint::Gateway => Some(any_ready && data_plane::answers(app, name)),
-        Endpoint::Url { reachable, .. } => Some(reachable),
+        // The gateway there learns of replicas a moment after the engine does. What an image itself runs is not asked.
+        Endpoint::Url { url, reachable } => Some(
+            reachable
+                && (record.target.model.is_none() || data_plane::answers_at(&url, name).unwrap_or(true)),
+        ),
         Endpoint::Pending { .. } => Some(false),
         Endpoint::Nowhere => None,
     };

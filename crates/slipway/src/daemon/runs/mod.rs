@@ -1,33 +1,40 @@
-//! Training runs: a container, its log and metrics, and the model version that a success makes.
+//! Training runs: what executes them, their logs and metrics, and the model version that a success makes.
 
-mod follow;
+mod driven;
+mod driver;
+mod finish;
+mod gang_log;
 mod metrics;
+mod native;
 mod stream;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slipway_image::model;
-use slipway_runtime::Container;
-use slipway_types::container::{ContainerId, ContainerSpec, Mount};
+use slipway_runtime::{LogError, LogOptions, LogReader};
+use slipway_types::container::ContainerId;
+use slipway_types::engine::NATIVE;
 use slipway_types::model::{Lineage, MODEL_NAME_RULE, valid_model_name};
-use slipway_types::run::{RunSpec, RunState, RunStatus};
+use slipway_types::run::{Gang, RunSpec, RunState, RunStatus};
 use slipway_types::{ApiError, ErrorCode};
 
-use self::follow::{finish, follow};
+pub use self::driver::{Driver, End, Keeper, Line, Order, Plan, Wanted};
+use self::finish::finish;
+pub use self::native::container;
 pub use self::stream::stream;
-use super::{App, containers, git, images, models};
+use super::{App, engines, git, images, models};
 
-/// Where a run's results appear inside its container.
-const OUTPUT: &str = "/output";
 /// How long a cancelled run may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
 const SIGKILL: i32 = 9;
+/// How long whoever cancels a run on another engine waits for its end.
+const CANCEL_WAIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
 
-/// Records a run and starts its container; the rest happens on a thread of its own. `fingerprint` is that of the inputs
+/// Records a run and starts it; the rest happens on a thread of its own. `fingerprint` is that of the inputs
 /// that `up` trains from. Nothing starts when `is_gone` says, after the data was read, that whoever asked went away.
 pub fn start(
     app: &Arc<App>,
@@ -41,6 +48,16 @@ pub fn start(
     if !valid_model_name(&spec.project) {
         let text = format!("`{}` is not a project name: {MODEL_NAME_RULE}", spec.project);
         return Err(ApiError::new(ErrorCode::InvalidArgument, text));
+    }
+    if let Some((key, reason)) = spec.gang.fault() {
+        return Err(ApiError::new(ErrorCode::InvalidArgument, format!("{key}: {reason}")));
+    }
+    let engine = engines::choose(app, spec.engine.as_deref())?;
+    if engine == NATIVE {
+        alone(&spec.gang)?;
+    } else {
+        // One that cannot be reached now is told at once, not by a run that waits.
+        app.engines.driver(app, &engine)?;
     }
     let _lease = app.store.lease();
     let image_id = images::find(app, &spec.image).map_err(|error| {
@@ -59,9 +76,13 @@ pub fn start(
     if is_gone() {
         return Err(ApiError::new(ErrorCode::Failed, "the run was cancelled before it started"));
     }
-    let status = app.state.add_run(spec, fingerprint, |id| RunStatus {
+    let spec = RunSpec { engine: Some(engine.clone()), ..spec.clone() };
+    let status = app.state.add_run(&spec, fingerprint, |id| RunStatus {
         project: spec.project.clone(),
         state: RunState::Running,
+        engine: engine.clone(),
+        attempt: 1,
+        note: None,
         image_id: image_id.clone(),
         command: spec.command.clone(),
         started_at: jiff::Timestamp::now(),
@@ -75,70 +96,32 @@ pub fn start(
         id,
     })?;
     app.event(&format!("run/{}", status.id), "run.started", &format!("{} starts.", spec.command[0]));
-    match launch(app, spec, &status) {
-        Ok(container) => {
-            // One that was cancelled before it had a container ends now.
-            if is_cancelled(app, &status.id) {
-                let _ = container.signal(SIGKILL);
-            }
-            follow(app, status.clone(), spec.clone(), container);
-            Ok(status)
-        }
-        Err(error) => {
-            let mut failed = status;
-            finish(app, &mut failed, RunState::Failed, Some(error.message.clone()));
-            Err(error)
-        }
+    if engine == NATIVE {
+        return native::start(app, &spec, status);
     }
+    driven::follow(app, status.clone(), spec);
+    Ok(status)
 }
 
-fn launch(app: &App, spec: &RunSpec, status: &RunStatus) -> Result<Container, ApiError> {
-    let folder = folder(app, &status.id);
-    let output = folder.join("output");
-    for name in ["model", "checkpoints"] {
-        let path = output.join(name);
-        std::fs::create_dir_all(&path).map_err(|e| io("create", &path, &e))?;
-        open_up(&path)?;
-    }
-    open_up(&output)?;
-    let mut env = vec![
-        format!("SLIPWAY_RUN_ID={}", status.id),
-        format!("SLIPWAY_MODEL_DIR={OUTPUT}/model"),
-        format!("SLIPWAY_CHECKPOINT_DIR={OUTPUT}/checkpoints"),
-        format!("SLIPWAY_METRICS_FILE={OUTPUT}/metrics.jsonl"),
-        "PYTHONUNBUFFERED=1".to_owned(),
-        "PYTHONDONTWRITEBYTECODE=1".to_owned(),
-    ];
-    env.extend(spec.env.iter().cloned());
-    let bind =
-        |source: PathBuf, target: &str, read_only| Mount::Bind { source, target: target.into(), read_only };
-    let mut mounts = vec![bind(spec.workspace.clone(), "/workspace", true), bind(output, OUTPUT, false)];
-    mounts.extend(spec.data.clone().map(|data| bind(data, "/data", true)));
-    let container_spec = ContainerSpec {
-        image: spec.image.clone(),
-        // The command is the whole command: an image's entrypoint is for serving or shells.
-        entrypoint: Some(spec.command.clone()),
-        env,
-        workdir: Some("/workspace".into()),
-        mounts,
-        network: spec.network,
-        limits: spec.limits,
-        ..ContainerSpec::default()
+/// What this host does not do yet.
+fn alone(gang: &Gang) -> Result<(), ApiError> {
+    let refused = |what: String, hint: &str| {
+        let text = format!("{what} needs a cluster: this host trains in one container, once");
+        Err(ApiError::new(ErrorCode::InvalidArgument, text).with_hint(format!(
+            "choose a cluster with `--engine` (`slipway engine ls` lists those that there are), or {hint}"
+        )))
     };
-    let id = slipway_native::random_id();
-    let marker = folder.join("container");
-    std::fs::write(&marker, id.as_str()).map_err(|e| io("write", &marker, &e))?;
-    let (image, plan) =
-        app.native.plan(&status.image_id, &container_spec).map_err(containers::native_error)?;
-    app.native
-        .launch(&id, &image, &plan, &container_spec, |config| config.hostname = "train".into())
-        .map_err(containers::native_error)
-}
-
-/// Whatever user the image has must be able to write; only root gets past the state folder.
-fn open_up(path: &Path) -> Result<(), ApiError> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))
-        .map_err(|e| io("open up", path, &e))
+    if gang.ranks > 1 {
+        return refused(format!("training with {} ranks", gang.ranks), "train with one: `train.ranks = 1`");
+    }
+    if gang.processes > 1 {
+        let hint = "let the command start its processes itself: `train.processes = 1`";
+        return refused(format!("starting {} processes", gang.processes), hint);
+    }
+    if gang.retries > 0 {
+        return refused("training again after a failure".to_owned(), "leave out `train.retries`");
+    }
+    Ok(())
 }
 
 /// Stops a run and waits for its end; it leaves no model version.
@@ -172,11 +155,16 @@ fn condemn(app: &App, id: &str) -> Result<(), ApiError> {
         .map_err(|e| io("write", &marker, &e))
 }
 
-/// Asks a run to end, and ends it when it does not.
+/// Waits for the end of a run that shall end; helps where it runs here.
 fn end(app: &App, id: &str) {
-    if let Some(container) = container(app, id) {
-        // One that ends at this very moment needs no signal.
-        let _ = container.stop(None, CANCEL_GRACE);
+    native::end(app, id);
+    let until = Instant::now() + CANCEL_WAIT;
+    while Instant::now() < until && !app.is_stopping() {
+        // Whoever drives a run sees by itself that it shall end.
+        match find(app, id) {
+            Ok((run, _)) if run.engine != NATIVE && !run.state.is_final() => std::thread::sleep(POLL),
+            _ => return,
+        }
     }
 }
 
@@ -193,11 +181,18 @@ pub fn find(app: &App, id: &str) -> Result<(RunStatus, RunSpec), ApiError> {
     })
 }
 
-/// The container of a run, while it exists.
-pub fn container(app: &App, id: &str) -> Option<Container> {
-    let text = std::fs::read_to_string(folder(app, id).join("container")).ok()?;
-    let id: ContainerId = text.trim().parse().ok()?;
-    Container::open(&app.native.dir(&id)).ok()
+/// The log of a run that has no container here: kept, or still written as its engine tells it.
+pub fn kept_log(app: &Arc<App>, id: &str, options: LogOptions) -> Result<LogReader, LogError> {
+    let (owner, run) = (Arc::clone(app), id.to_owned());
+    LogReader::open_until(&folder(app, id), options, move || {
+        owner.is_stopping() || find(&owner, &run).map_or(true, |(status, _)| status.state.is_final())
+    })
+}
+
+/// Runs on an engine that are not done.
+pub fn on_engine(app: &App, engine: &str) -> Result<Vec<String>, ApiError> {
+    let runs = app.state.runs(None)?.into_iter();
+    Ok(runs.filter(|run| run.engine == engine && !run.state.is_final()).map(|run| run.id).collect())
 }
 
 /// Whether a container belongs to a run that is not done.
@@ -225,12 +220,19 @@ fn end_aside(app: &Arc<App>, id: String) {
 
 /// After a restart of the daemon: runs go on, or end as what became of their container.
 pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
-    for mut status in app.state.runs(None)?.into_iter().filter(|run| !run.state.is_final()) {
+    let (done, going): (Vec<_>, Vec<_>) =
+        app.state.runs(None)?.into_iter().partition(|run| run.state.is_final());
+    driven::sweep(app, done.into_iter().filter(|run| run.engine != NATIVE).collect());
+    for mut status in going {
         let Some((_, spec)) = app.state.run(&status.id)? else { continue };
+        if status.engine != NATIVE {
+            driven::follow(app, status, spec);
+            continue;
+        }
         match container(app, &status.id) {
             Some(container) => {
                 let id = status.id.clone();
-                follow(app, status, spec, container);
+                native::follow(app, status, spec, container);
                 if is_cancelled(app, &id) {
                     end_aside(app, id);
                 }

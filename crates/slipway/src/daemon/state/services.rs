@@ -22,9 +22,9 @@ pub struct ServiceRecord {
     /// Name of the engine that runs it.
     #[serde(default = "native")]
     pub engine: String,
-    /// How it is reached from outside of its cluster.
+    /// How it is reached from outside of its cluster; as its engine says when absent.
     #[serde(default)]
-    pub exposure: Exposure,
+    pub exposure: Option<Exposure>,
 }
 
 fn native() -> String {

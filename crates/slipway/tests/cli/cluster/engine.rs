@@ -71,7 +71,7 @@ pub fn load<'a>(address: SocketAddr, path: &'a str, body: &'a str) -> Load<'a> {
 }
 
 /// Makes the namespace the engine of services and runs.
-pub fn use_cluster(s: &Slipway, cluster: &Cluster) {
+pub(super) fn use_cluster(s: &Slipway, cluster: &Cluster) {
     let role = s.run(&["engine", "rbac", "--namespace", &cluster.namespace]).ok();
     let role = s.write("role.yaml", &role);
     cluster.kubectl(&["apply", "--server-side", "-f", role.to_str().unwrap()]);
@@ -88,6 +88,8 @@ pub fn use_cluster(s: &Slipway, cluster: &Cluster) {
         &cluster.registry,
         "--type",
         "NodePort",
+        "--gateway-replicas",
+        "0",
     ]);
     assert_eq!(used.code, 0, "{}", used.stderr);
     assert!(used.stdout.contains(&format!("namespace {}", cluster.namespace)), "{}", used.stdout);

@@ -19,7 +19,7 @@ fn server(s: &Slipway, tag: &str, text: &str) {
         &format!("{tag}/Dockerfile"),
         &format!(
             "FROM box\nRUN mkdir /www && echo {text} > /www/index.html\nENV HOME=/tmp\nUSER user\nEXPOSE 9000\n\
-             CMD [\"httpd\", \"-f\", \"-p\", \"9000\", \"-h\", \"/www\"]\n"
+             CMD [\"sh\", \"-c\", \"trap 'exit 0' TERM; httpd -f -p 9000 -h /www & wait\"]\n"
         ),
     );
     s.run(&["build", "-t", &format!("{NAME}:{tag}"), tag]).ok();
@@ -102,6 +102,9 @@ fn an_image_alone_does_what_kubectl_users_mean() {
         let (status, body) = http_at(at, "GET", "/index.html", "");
         assert_eq!((status, body.trim()), (200, expected));
     };
+    wait_for("the port to answer", Duration::from_secs(20), || {
+        (http_at(at, "GET", "/index.html", "").0 == 200).then_some(())
+    });
     page("first");
 
     // Another image replaces it without a gap; what the cluster has and what is declared differ only meanwhile.

@@ -4,6 +4,7 @@
 mod engine;
 mod export;
 mod image;
+mod train;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
