@@ -164,6 +164,29 @@ fn an_image_alone_does_what_kubectl_users_mean() {
     assert_eq!(deployment(&cluster)["spec"]["replicas"], 3);
     s.run(&["diff", "nothing"]).fails(3);
 
+    // A model of the same name changes nothing by itself, and is not taken for the image.
+    s.write("model/scale.py", "class Scale:\n    def predict(self, inputs):\n        return inputs\n");
+    let folder = s.path("model");
+    s.run(&["model", "import", "--entry", "scale:Scale", folder.to_str().unwrap(), NAME]).ok();
+    let both = s.run(&["deploy", NAME, "--image", "my_model:two", "--dry-run=client"]).fails(4);
+    assert!(both.contains("`--no-model` keeps it so; `my_model@1` serves the model"), "{both}");
+    let kept = s.run(&["deploy", NAME, "--no-model", "--dry-run=client"]);
+    done(&kept, &cluster);
+    assert!(
+        kept.stdout.contains("tcpSocket") && !kept.stderr.contains("no model is called"),
+        "{}",
+        kept.stderr
+    );
+    let other = s.run(&["deploy", "my_model@1", "--image", "my_model:two", "--dry-run=client"]);
+    done(&other, &cluster);
+    assert!(
+        other.stdout.contains("slipway-runner") && !other.stdout.contains("tcpSocket"),
+        "{}",
+        other.stdout
+    );
+    s.run(&["deploy", NAME, "--no-model", "--batch-size", "3"]).fails(2);
+    s.run(&["deploy", "my_model@1", "--image", "my_model:two", "--port", "1"]).fails(2);
+
     // Files for a cluster without Slipway, and the way back to nothing.
     let exported = s
         .run(&[
