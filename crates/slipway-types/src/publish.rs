@@ -57,8 +57,19 @@ pub struct PublishedService {
     pub gid: u32,
     /// Architecture of the image, such as `amd64`.
     pub architecture: String,
+    /// Port that the image listens on, where it is run as it is and one is known.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Its model; absent where the image is run as it is.
+    pub model: Option<PublishedModel>,
+}
+
+/// A model version, and what serves it, named by digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedModel {
     /// Image whose only layer has the model's files below `/model`.
-    pub model: Reference,
+    pub reference: Reference,
     /// Format of the model.
     pub format: ModelFormat,
     /// Aliases of the model version.

@@ -10,6 +10,7 @@ use slipway_types::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
 use super::App;
+use super::preview::Previews;
 use super::reconciler::engine_error;
 use super::runs::{self, Driver};
 use super::state::{ServiceRecord, State};
@@ -28,6 +29,8 @@ pub struct Connected {
     pub runs: Option<Arc<dyn Driver>>,
     /// Tells of changes there that are worth a pass; absent where an engine has to be looked at to see any.
     pub changes: Option<watch::Receiver<u64>>,
+    /// Tells what it would do; absent where there is nothing to show.
+    pub previews: Option<Arc<dyn Previews>>,
 }
 
 /// Engines by name.
@@ -58,7 +61,13 @@ impl Slot {
 impl Engines {
     /// This host's engine, and the clusters that the state knows.
     pub fn new(native: Arc<dyn Engine>, state: &State, connect: Box<Connect>) -> Result<Self, ApiError> {
-        let here = Connected { engine: native, place: "this host".to_owned(), runs: None, changes: None };
+        let here = Connected {
+            engine: native,
+            place: "this host".to_owned(),
+            runs: None,
+            changes: None,
+            previews: None,
+        };
         let mut all = BTreeMap::from([(NATIVE.to_owned(), Slot::new(None, Some(here), 0))]);
         for (name, cluster) in state.engines()? {
             all.insert(name, Slot::new(Some(cluster), None, 0));

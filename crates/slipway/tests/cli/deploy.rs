@@ -98,3 +98,20 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     });
     s.finish();
 }
+
+#[test]
+fn this_host_serves_models_and_no_image_alone() {
+    let s = Slipway::new();
+    s.busybox();
+    let refused = s.run(&["deploy", "my_model", "--image", "box"]).fails(2);
+    for part in ["no model `my_model`", "by clusters", "slipway run -d", "--engine"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    assert!(s.run(&["deploy", "my_model", "--image", "box", "--no-model"]).fails(2).contains("by clusters"));
+    // Without an image, with a version or with an alias it is a model that is meant.
+    for reference in ["my_model", "my_model@1", "my_model@champion"] {
+        s.run(&["deploy", reference]).fails(3);
+    }
+    s.run(&["deploy", "my_model@1", "--image", "box"]).fails(3);
+    s.finish();
+}

@@ -3,6 +3,7 @@
 
 mod engine;
 mod export;
+mod image;
 mod train;
 
 use std::net::SocketAddr;
