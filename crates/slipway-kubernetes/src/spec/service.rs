@@ -54,6 +54,7 @@ pub struct ServiceDeployment {
 /// What the pods of a service run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each service, and nothing is to be gained")]
 pub enum Workload {
     /// Slipway's runner, which serves a model.
     Model {
