@@ -47,7 +47,7 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     assert_eq!((&top[0]["service"], &top[0]["memory_limit"]), (&"tiny".into(), &(300 << 20).into()), "{top}");
     assert!(top[0]["memory"].as_u64().unwrap() > 1 << 20, "{top}");
     assert!(s.run(&["top"]).ok().contains("tiny"));
-    s.run(&["top", "nobody"]).fails(1);
+    s.run(&["top", "nobody"]).fails(3);
 
     // An alias that was set after the replicas started.
     let champion = "/v1/models/tiny/labels/champion:predict";

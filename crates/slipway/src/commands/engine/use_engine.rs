@@ -33,9 +33,6 @@ pub struct Args {
     /// Registry that images are pushed to and that the cluster pulls from
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     registry: Option<String>,
-    /// Pods of Slipway's gateway before the services; with 0, clients reach the services' pods themselves
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
-    gateway_replicas: u32,
     #[command(flatten)]
     exposure: ExposureArgs,
     /// Secret of the namespace with the registry's credentials (repeatable)
@@ -106,7 +103,7 @@ impl Args {
                 .find_map(|name| std::env::var(name).ok())
                 .filter(|proxy| !proxy.is_empty()),
             registry,
-            gateway_replicas: self.gateway_replicas,
+            gateway_replicas: 0,
             exposure: self.exposure.exposure()?,
             pull_secrets: self.pull_secrets.clone(),
             storage_class: self.storage_class.clone(),

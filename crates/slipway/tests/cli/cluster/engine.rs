@@ -88,8 +88,6 @@ pub(super) fn use_cluster(s: &Slipway, cluster: &Cluster) {
         &cluster.registry,
         "--type",
         "NodePort",
-        "--gateway-replicas",
-        "0",
     ]);
     assert_eq!(used.code, 0, "{}", used.stderr);
     assert!(used.stdout.contains(&format!("namespace {}", cluster.namespace)), "{}", used.stdout);
