@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from digits import resize, training_digits
@@ -34,6 +35,11 @@ def main():
     model_folder.mkdir(parents=True, exist_ok=True)
     checkpoint_folder.mkdir(parents=True, exist_ok=True)
 
+    # Several ranks train one network: each takes its share of the digits, and gradients are averaged.
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        dist.init_process_group("gloo")
+
     torch.manual_seed(args.seed)
     images, labels = training_digits()
     images, labels = torch.tensor(resize(images)[:, None]), torch.tensor(labels, dtype=torch.int64)
@@ -52,16 +58,21 @@ def main():
         schedule.load_state_dict(state["schedule"])
         done = state["done"]
 
+    learner = torch.nn.parallel.DistributedDataParallel(network) if ranks > 1 else network
     for epoch in range(done + 1, args.epochs + 1):
         network.train()
         losses = []
-        for batch in training[torch.randperm(len(training))].split(args.batch_size):
+        # The same order everywhere, cut to what divides by the ranks: each must take as many steps as the others.
+        shuffled = training[torch.randperm(len(training))][: len(training) // ranks * ranks]
+        for batch in shuffled[rank::ranks].split(args.batch_size):
             optimizer.zero_grad()
-            loss = cross_entropy(network(images[batch]), labels[batch])
+            loss = cross_entropy(learner(images[batch]), labels[batch])
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
         schedule.step()
+        if rank > 0:
+            continue
         network.eval()
         with torch.no_grad():
             right = network(images[validation]).argmax(dim=1) == labels[validation]
@@ -79,6 +90,8 @@ def main():
         }
         save(state, checkpoint)
 
+    if rank > 0:
+        return
     save(network.state_dict(), model_folder / "model.pt")
     # The folder of the running file, wherever training runs: the class must be the one just trained.
     shutil.copyfile(Path(__file__).with_name("model.py"), model_folder / "model.py")

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_image::model;
-use slipway_orchestrator::{Consumption, EngineError, LogLines, ObservedReplica, Replicas, StartReplica};
+use slipway_orchestrator::{
+    Consumption, EngineError, LogLines, ModelPin, ObservedReplica, Replicas, StartReplica,
+};
 use slipway_types::container::{ContainerId, ContainerSpec, ContainerState, LogOptions, Mount, NetworkMode};
 use slipway_types::service::{DEFAULT_MAX_BODY, PREDICTION_LIMIT_MS, ReplicaState, RunnerConfig};
 
@@ -70,14 +72,17 @@ impl NativeReplicas {
     fn launch(&self, id: &ContainerId, replica: &StartReplica) -> Result<(), EngineError> {
         let revision = &replica.revision;
         let store = self.native.store();
-        if !store.has(&revision.model.manifest) {
-            return Err(EngineError::ModelMissing(revision.model.manifest.clone()));
+        let Some(pin) = &revision.model else {
+            let source = "it has no model, and replicas on this host serve models".into();
+            return Err(EngineError::Failed { operation: "start the replica".to_owned(), source });
+        };
+        if !store.has(&pin.manifest) {
+            return Err(EngineError::ModelMissing(pin.manifest.clone()));
         }
-        let model = self.models.join(revision.model.manifest.hex());
+        let model = self.models.join(pin.manifest.hex());
         if !model.is_dir() {
             folder(&self.models, 0o700).map_err(failed("lay out the model"))?;
-            model::materialize(store, &revision.model.manifest, &model)
-                .map_err(failed("lay out the model"))?;
+            model::materialize(store, &pin.manifest, &model).map_err(failed("lay out the model"))?;
         }
         let spec = ContainerSpec {
             image: revision.spec.image.clone(),
@@ -96,7 +101,7 @@ impl NativeReplicas {
             }
             other => failed("read the image")(other),
         })?;
-        self.prepare(id, replica).map_err(failed("prepare the replica"))?;
+        self.prepare(id, replica, pin).map_err(failed("prepare the replica"))?;
         self.native
             .launch(id, &image, &plan, &spec, |config| {
                 config.hostname = format!("replica-{}", replica.slot);
@@ -120,12 +125,12 @@ impl NativeReplicas {
     }
 
     /// The container's folder with what only replicas have.
-    fn prepare(&self, id: &ContainerId, replica: &StartReplica) -> Result<(), NativeError> {
+    fn prepare(&self, id: &ContainerId, replica: &StartReplica, pin: &ModelPin) -> Result<(), NativeError> {
         let dir = self.native.dir(id);
         folder(&dir, 0o700)?;
         let run = dir.join(RUN_FOLDER);
         folder(&run, 0o755)?;
-        let (spec, pin) = (&replica.revision.spec, &replica.revision.model);
+        let spec = &replica.revision.spec;
         let config = RunnerConfig {
             service: spec.name.clone(),
             model: spec.model.clone(),

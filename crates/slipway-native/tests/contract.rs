@@ -217,7 +217,7 @@ impl World {
             format: ModelFormat::Onnx,
             labels: vec!["champion".to_owned()],
         };
-        Revision { number, spec, image_id: self.image.clone(), model }
+        Revision { number, spec, image_id: self.image.clone(), model: Some(model) }
     }
 
     fn containers(&self) -> PathBuf {

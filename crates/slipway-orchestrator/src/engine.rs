@@ -113,6 +113,8 @@ pub enum Endpoint {
         /// Whether a request would be answered there.
         reachable: bool,
     },
+    /// Nowhere, and that is how it shall be: it offers no port.
+    Nowhere,
     /// Nowhere yet.
     Pending {
         /// Why, in one sentence.
@@ -164,8 +166,8 @@ pub struct Revision {
     pub spec: ServiceSpec,
     /// Digest of the configuration of the image.
     pub image_id: Digest,
-    /// The model version.
-    pub model: ModelPin,
+    /// The model version; absent where the image is run as it is.
+    pub model: Option<ModelPin>,
 }
 
 /// A model version, resolved to content.

@@ -22,11 +22,11 @@ pub(crate) fn revision(service: &str, number: u64, replicas: u32) -> Revision {
         number,
         spec: ServiceSpec { name: service.into(), model: "m".into(), replicas, ..ServiceSpec::default() },
         image_id: Digest::from_sha256([1; 32]),
-        model: ModelPin {
+        model: Some(ModelPin {
             manifest: Digest::from_sha256([2; 32]),
             format: ModelFormat::Onnx,
             labels: Vec::new(),
-        },
+        }),
     }
 }
 

@@ -76,4 +76,7 @@ pub struct ExposeRequest {
     pub service: String,
     /// How it shall be reached.
     pub exposure: Exposure,
+    /// The port, where one was named.
+    #[serde(default)]
+    pub port: Option<u16>,
 }

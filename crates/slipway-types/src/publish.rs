@@ -59,15 +59,26 @@ pub struct PublishedService {
     pub gid: u32,
     /// Architecture of the image, such as `amd64`.
     pub architecture: String,
+    /// Port that the image listens on, where it is run as it is and one is known.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Its model; absent where the image is run as it is.
+    pub model: Option<PublishedModel>,
+    /// Image with the gateway, `/slipway`, where it was asked for.
+    #[serde(default)]
+    pub gateway: Option<Reference>,
+}
+
+/// A model version, and what serves it, named by digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedModel {
     /// Image whose only layer has the model's files below `/model`.
-    pub model: Reference,
+    pub reference: Reference,
     /// Format of the model.
     pub format: ModelFormat,
     /// Aliases of the model version.
     pub labels: Vec<String>,
     /// Image with `/slipway/slipway-runner` and `/slipway/python`.
     pub tools: Reference,
-    /// Image with `/slipway`, where it was asked for.
-    #[serde(default)]
-    pub gateway: Option<Reference>,
 }

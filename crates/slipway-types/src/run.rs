@@ -221,7 +221,10 @@ pub enum RunEvent {
     /// It is recorded and its container starts.
     Started(Box<RunStatus>),
     /// What its engine does for it, or what it waits for.
-    Note(String),
+    Note {
+        /// In a few words.
+        text: String,
+    },
     /// It wrote a line.
     Log(crate::container::LogLine),
     /// It changes no more.
@@ -241,6 +244,13 @@ mod tests {
             assert_eq!(serde_json::to_value(launcher).unwrap(), name);
         }
         assert!("slurm".parse::<Launcher>().unwrap_err().contains("`torchrun`"));
+    }
+
+    #[test]
+    fn every_event_is_a_line() {
+        let event = RunEvent::Note { text: "pushing the image".into() };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<RunEvent>(&text).unwrap(), event);
     }
 
     #[test]

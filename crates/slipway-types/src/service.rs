@@ -24,12 +24,14 @@ pub struct ServiceSpec {
     pub name: String,
     /// Image reference or id.
     pub image: String,
-    /// Model name.
+    /// Model name; empty where the image is run as it is.
     pub model: String,
     /// Model version.
     pub version: u64,
     /// How many replicas run.
     pub replicas: u32,
+    /// Port that an image which is run as it is listens on; the only one that it exposes when absent.
+    pub port: Option<u16>,
     /// Batching.
     pub batch: Batch,
     /// Class of the user's for the `python` and `torch` formats, as `module:Class`.
@@ -40,6 +42,18 @@ pub struct ServiceSpec {
     pub limits: Limits,
     /// Largest request body in bytes.
     pub max_body: Option<u64>,
+}
+
+impl ServiceSpec {
+    /// Whether a model is served, and not what the image itself runs.
+    pub fn has_model(&self) -> bool {
+        !self.model.is_empty()
+    }
+
+    /// What is served, for people: `model@version`, or the image.
+    pub fn content(&self) -> String {
+        if self.has_model() { format!("{}@{}", self.model, self.version) } else { self.image.clone() }
+    }
 }
 
 /// How the runner forms batches.
@@ -137,7 +151,10 @@ pub struct ServiceStatus {
     pub restarts: u64,
     /// Where it answers; empty while it does nowhere.
     pub url: String,
-    /// Whether a request to it would be answered now; only told of one service.
+    /// Why it answers nowhere, while it shall.
+    #[serde(default)]
+    pub pending: Option<String>,
+    /// Whether a request to it would be answered now; only told of one service, and not of one that offers no port.
     #[serde(default)]
     pub reachable: Option<bool>,
     /// Why the declared revision does not come up, once that is plain; an older one goes on serving if there is one.
@@ -169,6 +186,7 @@ impl ServiceStatus {
         let coming = self.replicas.iter().filter(|r| r.revision == self.revision);
         let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
         let count = format!("{} of {} replicas are ready", self.ready(), self.spec.replicas);
+        let reason = reason.or(self.pending.as_deref());
         match reason.and_then(|reason| reason.lines().next()) {
             Some(reason) => format!("{count}: {reason}"),
             None => count,
@@ -178,8 +196,8 @@ impl ServiceStatus {
     /// Why it is no use to wait for the declared revision, if that is plain.
     pub fn failure(&self) -> Option<ApiError> {
         let reason = self.failing.as_ref()?;
-        let ServiceSpec { name, model, version, .. } = &self.spec;
-        let message = format!("replicas of `{name}` with {model}@{version} do not get ready");
+        let (name, content) = (&self.spec.name, self.spec.content());
+        let message = format!("replicas of `{name}` with {content} do not get ready");
         let mut error = ApiError::new(ErrorCode::Failed, message);
         error.causes.push(reason.clone());
         let serving = self.older().map_or(String::new(), |(count, revision)| {
@@ -366,6 +384,7 @@ mod tests {
             ],
             restarts: 0,
             url: String::new(),
+            pending: None,
             reachable: None,
             failing: None,
             engine: "native".into(),
@@ -373,6 +392,11 @@ mod tests {
         };
         assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no");
         assert_eq!((status.ready(), status.older(), status.failure().is_none()), (1, None, true));
+        status.pending = Some("there is no load balancer yet".into());
+        assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no", "the replicas come first");
+        status.replicas[2].reason = None;
+        assert_eq!(status.progress(), "1 of 2 replicas are ready: there is no load balancer yet");
+        status.replicas[2].reason = Some("TypeError: no\n  File x".into());
         status.replicas[0].state = ReplicaState::Ready;
         status.failing = Some("TypeError: no\n  File x".into());
         let failure = status.failure().unwrap();

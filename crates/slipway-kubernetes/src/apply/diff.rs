@@ -1,8 +1,10 @@
-//! What applying an object would change, field by field.
+//! What applying an object would change, field by field and as a text.
 
 use serde_json::{Map, Value};
+use similar::TextDiff;
 
 use super::error::Conflict;
+use crate::export::yaml::to_yaml;
 use crate::object::ObjectKey;
 
 /// What the server keeps for itself.
@@ -20,6 +22,10 @@ pub struct Difference {
     pub fields: Vec<FieldChange>,
     /// Fields that others own: without taking over, nothing of it is applied.
     pub conflicts: Vec<Conflict>,
+    /// It as it is; `None` where it is not there. Without what the server keeps for itself, and secrets are masked.
+    pub before: Option<Value>,
+    /// It as it would be, likewise; `None` where it would go.
+    pub after: Option<Value>,
 }
 
 /// One field that would change.
@@ -40,18 +46,42 @@ impl Difference {
         would_be: &Value,
         conflicts: Vec<Conflict>,
     ) -> Self {
-        let Some(live) = live else { return Self { key, new: true, fields: Vec::new(), conflicts } };
+        let secret_one = key.kind == "Secret" && key.group.is_empty();
         let mut fields = Vec::new();
-        compare("", Some(&bare(live)), Some(&bare(would_be)), &mut fields);
-        if key.kind == "Secret" && key.group.is_empty() {
-            fields.iter_mut().filter(|f| secret(&f.path)).for_each(mask);
+        let (mut before, mut after) = (live.map(bare), Some(bare(would_be)));
+        if let (Some(before), Some(after)) = (&before, &after) {
+            compare("", Some(before), Some(after), &mut fields);
         }
-        Self { key, new: false, fields, conflicts }
+        if secret_one {
+            fields.iter_mut().filter(|f| secret(&f.path)).for_each(mask);
+            mask_values(&mut before, &mut after);
+        }
+        Self { key, new: live.is_none(), fields, conflicts, before, after }
+    }
+
+    /// What it is to remove `live`.
+    pub(crate) fn removed(key: ObjectKey, live: &Value) -> Self {
+        let (mut before, mut after) = (Some(bare(live)), None);
+        if key.kind == "Secret" && key.group.is_empty() {
+            mask_values(&mut before, &mut after);
+        }
+        Self { key, new: false, fields: Vec::new(), conflicts: Vec::new(), before, after }
+    }
+
+    /// As a unified diff of YAML; empty where nothing changes.
+    pub fn unified(&self) -> String {
+        let text = |object: &Option<Value>| object.as_ref().map(to_yaml).unwrap_or_default();
+        let (before, after) = (text(&self.before), text(&self.after));
+        let name = format!("{}/{}", self.key.kind.to_ascii_lowercase(), self.key.name);
+        TextDiff::from_lines(&before, &after)
+            .unified_diff()
+            .header(&format!("{name} (in the cluster)"), &format!("{name} (as declared)"))
+            .to_string()
     }
 
     /// Whether applying changes nothing.
     pub fn is_empty(&self) -> bool {
-        !self.new && self.fields.is_empty() && self.conflicts.is_empty()
+        self.before == self.after && self.fields.is_empty() && self.conflicts.is_empty()
     }
 }
 
@@ -133,6 +163,29 @@ fn mask(field: &mut FieldChange) {
     }
 }
 
+/// The values of a Secret, of which it is told only whether they change.
+fn mask_values(before: &mut Option<Value>, after: &mut Option<Value>) {
+    const SAME: &str = "*****";
+    for section in ["data", "stringData"] {
+        let values = |object: &Option<Value>| -> Map<String, Value> {
+            object.as_ref().and_then(|object| object[section].as_object()).cloned().unwrap_or_default()
+        };
+        let (old, new) = (values(before), values(after));
+        let sides = [(before.as_mut(), &old, &new, "(before)"), (after.as_mut(), &new, &old, "(after)")];
+        for (object, own, other, which) in sides {
+            let Some(shown) =
+                object.and_then(|object| object.get_mut(section)).and_then(Value::as_object_mut)
+            else {
+                continue;
+            };
+            for (key, value) in shown {
+                let changes = other.get(key).is_some_and(|other| Some(other) != own.get(key));
+                *value = if changes { format!("{SAME} {which}").into() } else { SAME.into() };
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +216,41 @@ mod tests {
         let text = format!("{difference:?}");
         assert!(!text.contains("b2xk") && !text.contains("bmV3") && !text.contains("eA=="), "{text}");
         assert_eq!(difference.fields.len(), 2);
+        let text = difference.unified();
+        for line in
+            ["-  gone: \"*****\"", "-  password: \"***** (before)\"", "+  password: \"***** (after)\""]
+        {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        let gone = Difference::removed(key("Secret"), &live);
+        let text = format!("{gone:?}{}", gone.unified());
+        assert!(
+            !text.contains("b2xk") && text.contains("-  password: \"*****\"") && !gone.is_empty(),
+            "{text}"
+        );
+        let made = Difference::new(key("Secret"), None, &next, Vec::new());
+        let text = format!("{made:?}{}", made.unified());
+        assert!(
+            !text.contains("bmV3") && text.contains("+  password: \"*****\"") && !made.is_empty(),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn texts_show_what_changes_and_where() {
+        let live = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "uid": "1", "managedFields": []},
+            "spec": {"type": "ClusterIP", "ports": [{"port": 80}]}, "status": {"x": 1}});
+        let mut next = live.clone();
+        assert_eq!(Difference::new(key("Service"), Some(&live), &next, Vec::new()).unified(), "");
+        next["spec"]["type"] = "NodePort".into();
+        let text = Difference::new(key("Service"), Some(&live), &next, Vec::new()).unified();
+        assert!(
+            text.starts_with("--- service/a (in the cluster)\n+++ service/a (as declared)\n@@ "),
+            "{text}"
+        );
+        assert!(text.contains("\n-  type: ClusterIP\n+  type: NodePort\n"), "{text}");
+        for left_out in ["uid", "managedFields", "status"] {
+            assert!(!text.contains(left_out), "{text}");
+        }
     }
 }

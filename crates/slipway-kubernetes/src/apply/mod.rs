@@ -185,7 +185,7 @@ impl Applier {
         Ok(Applied { key: object.key(), change, mark: Mark::of(&answer) })
     }
 
-    async fn live(&self, object: &Object, whole: bool) -> Result<Option<Value>, ApplyError> {
+    pub(crate) async fn live(&self, object: &Object, whole: bool) -> Result<Option<Value>, ApplyError> {
         let resource = self.discovery.resource(object.api_version(), object.kind()).await?;
         let (namespace, name) = (object.namespace(), object.name());
         let found = if whole {

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::logs::PodLog;
 use super::usage;
-use super::{Address, ServiceEngine, ServiceReport, replicas};
+use super::{Address, NoAddress, ServiceEngine, ServiceReport, replicas};
 use crate::apply::{Applier, Inventory};
 use crate::client::{self, Cluster};
 use crate::render::{GATEWAY_LABEL, SERVICE_LABEL};
@@ -143,7 +143,9 @@ impl Engine for KubernetesEngine {
             // One that could not be worked on, as the cluster went away, is as it was.
             let Some(report) = reports.get(name.as_str()) else { continue };
             let ready = seen.iter().any(|r| r.service == *name && r.state == ReplicaState::Ready);
-            told.endpoints.insert(name.clone(), endpoint(report, ready && gateway));
+            // The gateway knows models alone.
+            let reachable = ready && (gateway || target.model.is_none());
+            told.endpoints.insert(name.clone(), endpoint(report, reachable));
             rollout_notices(&mut passing.rollouts, target.number, report, &mut pass.notices);
             let progress = Progress {
                 restarts: restarts + counted.get(name.as_str()).copied().unwrap_or_default(),
@@ -217,8 +219,12 @@ impl Engine for KubernetesEngine {
 fn endpoint(report: &ServiceReport, reachable: bool) -> Endpoint {
     match &report.address {
         Some(Address { url, .. }) => Endpoint::Url { url: url.clone(), reachable },
-        None => Endpoint::Pending {
-            reason: report.reason.clone().unwrap_or_else(|| "it has no address yet".to_owned()),
+        None => match &report.no_address {
+            Some(NoAddress::NoPort) => Endpoint::Nowhere,
+            Some(NoAddress::Pending(reason)) => Endpoint::Pending { reason: reason.clone() },
+            None => Endpoint::Pending {
+                reason: report.reason.clone().unwrap_or_else(|| "it has no address yet".to_owned()),
+            },
         },
     }
 }

@@ -6,6 +6,7 @@
 mod kubernetes;
 mod logs;
 mod observe;
+mod preview;
 mod publisher;
 mod rollout;
 mod service;
@@ -28,7 +29,8 @@ use crate::render::SERVICE_LABEL;
 use crate::watch::{Health, Snapshot, Store, WatchOptions, Watcher, usual};
 
 pub use kubernetes::KubernetesEngine;
-pub use observe::{Address, Reach, container_id, replicas};
+pub use observe::{Address, NoAddress, Reach, container_id, replicas};
+pub use preview::{Previewer, Tried, Verdict};
 pub use publisher::{Publication, PublishError, Publisher};
 pub use rollout::{Progress, progress};
 
@@ -98,6 +100,8 @@ pub struct ServiceReport {
     pub rollout: Rollout,
     /// Where it answers.
     pub address: Option<Address>,
+    /// Why it answers nowhere, where that is known.
+    pub no_address: Option<NoAddress>,
     /// Why it is not as declared, in one sentence with what to do.
     pub reason: Option<String>,
     /// As `reason`, where it is no use to wait for the declared revision.

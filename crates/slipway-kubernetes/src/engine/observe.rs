@@ -10,7 +10,7 @@ use slipway_types::service::ReplicaState;
 use crate::names::NAME_ANNOTATION;
 use crate::reason;
 use crate::render::{REVISION_LABEL, SERVICE_LABEL};
-use crate::spec::Exposure;
+use crate::spec::{Exposure, ServiceDeployment};
 use crate::watch::Snapshot;
 
 /// Where a service answers.
@@ -31,6 +31,15 @@ pub enum Reach {
     Nodes,
     /// Whoever reaches the load balancer or resolves the host name.
     Outside,
+}
+
+/// Why a service answers nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAddress {
+    /// It offers no port.
+    NoPort,
+    /// The cluster has not given it one yet; why, in one sentence.
+    Pending(String),
 }
 
 /// The id of a pod as a replica: the first digits of its UID, which is random.
@@ -132,6 +141,24 @@ pub(super) fn address(
             Some(Address { url: with_port(host, port["port"].as_u64()?), reach: Reach::Outside })
         }
     }
+}
+
+/// Why [`address`] gives nothing for a service. `events` are those about its Service, oldest first.
+pub(super) fn no_address(spec: &ServiceDeployment, live: Option<&Value>, events: &[&Value]) -> NoAddress {
+    if spec.port().is_none() {
+        return NoAddress::NoPort;
+    }
+    let why = match (&spec.exposure, live) {
+        (Exposure::LoadBalancer { .. }, Some(_)) => {
+            let said = reason::newest_warning(events).map(|said| format!(" ({said})")).unwrap_or_default();
+            format!(
+                "the cluster gave it no load balancer yet{said}: where nothing provides any it never will, and `--type NodePort` needs none"
+            )
+        }
+        (Exposure::NodePort { .. }, Some(_)) => "no node runs a pod of it yet".to_owned(),
+        _ => "the cluster has not made its Service yet".to_owned(),
+    };
+    NoAddress::Pending(why)
 }
 
 #[cfg(test)]

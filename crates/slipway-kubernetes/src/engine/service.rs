@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use slipway_orchestrator::{Desired, Notice, Revision, Rollout};
 
-use super::observe::{Address, Reach, address};
+use super::observe::{Address, Reach, address, no_address};
 use super::publisher::{Publication, Publisher};
 use super::rollout::{Progress, progress};
 use super::{EngineOptions, ServiceReport};
@@ -256,9 +256,13 @@ async fn present(
     let own = || address(&spec.exposure, &spec.namespace, live, &only);
     // Behind a gateway that is reached from outside, that is the way in.
     let through = context.gateway_address.clone().filter(|at| {
-        spec.gateway.is_some() && spec.exposure == Exposure::ClusterIp && at.reach != Reach::Cluster
+        spec.gateway().is_some() && spec.exposure == Exposure::ClusterIp && at.reach != Reach::Cluster
     });
     let address = through.or_else(own);
+    let no_address = address.is_none().then(|| {
+        let uid = live.and_then(|live| live["metadata"]["uid"].as_str()).unwrap_or_default();
+        no_address(&spec, live, context.known.events.get(uid).map_or(&[][..], Vec::as_slice))
+    });
     if !state.settled {
         let until = state.applied_at + LAG;
         outcome.wake_at = Some(outcome.wake_at.map_or(until, |at| at.min(until)));
@@ -281,6 +285,7 @@ async fn present(
         service: name.clone(),
         rollout,
         address,
+        no_address,
         reason,
         failing,
         warnings: state.warnings.clone(),
@@ -302,6 +307,7 @@ fn report(state: &State, name: &str, rollout: Rollout, reason: Option<String>) -
         },
         rollout,
         address: None,
+        no_address: None,
         reason,
         warnings: state.warnings.clone(),
     };

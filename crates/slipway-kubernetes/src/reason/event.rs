@@ -10,6 +10,12 @@ pub(super) fn newest<'a>(events: &[&'a Value], reasons: &[&str]) -> Option<&'a V
     events.iter().rev().find(|event| reasons.contains(&text(event, "/reason"))).copied()
 }
 
+/// What the newest warning about an object says.
+pub fn newest_warning(events: &[&Value]) -> Option<String> {
+    let warning = events.iter().rev().find(|event| text(event, "/type") == "Warning")?;
+    Some(clip(text(warning, "/message")))
+}
+
 /// Why a controller could not make a pod.
 pub(super) fn failed_create(message: &str) -> Reason {
     if let Some(text) = refusal::quota(message) {

@@ -6,6 +6,7 @@ mod pod;
 mod refusal;
 mod workload;
 
+pub(crate) use event::newest_warning;
 pub use job::{RunEnd, job};
 pub(crate) use job::{no_pods, rank as rank_of};
 pub use pod::pod;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::labels::Identity;
 use super::{RenderError, Rendered};
 use crate::Capabilities;
-use crate::spec::ServiceDeployment;
+use crate::spec::{ServiceDeployment, Workload};
 use crate::validate;
 
 const DEFAULT_CPU_PERCENT: u32 = 70;
@@ -76,7 +76,9 @@ pub(super) fn plan(
         return Ok(None);
     }
     if wanted.min == 0 {
-        out.warn(if spec.gateway.is_some() {
+        out.warn(if matches!(spec.workload, Workload::Image { .. }) {
+            "the service keeps one pod: only services with a model are scaled to none"
+        } else if spec.gateway.is_some() {
             "the autoscaler keeps one pod: Slipway scales to none, and the gateway holds the request that wakes it"
         } else {
             "the service keeps one pod: to scale to none, it needs the gateway, which holds the request that wakes it"

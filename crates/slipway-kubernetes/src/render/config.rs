@@ -14,7 +14,7 @@ use super::volumes::{RUN, TOOLS, model_dir, way};
 use super::{RenderError, Rendered};
 use crate::Capabilities;
 use crate::names::hash;
-use crate::spec::{Environment, ServiceDeployment};
+use crate::spec::{Environment, ModelContent, ServiceDeployment};
 use crate::validate;
 
 /// Largest request body of a service, in bytes.
@@ -25,17 +25,18 @@ pub(super) fn max_body(spec: &ServiceDeployment) -> u64 {
 /// The runner's configuration; returns the name of its ConfigMap.
 pub(super) fn runner_config(
     spec: &ServiceDeployment,
+    model: &ModelContent,
     caps: &Capabilities,
     id: &Identity,
     out: &mut Rendered,
 ) -> Result<String, RenderError> {
-    let way = way(&spec.model, caps);
+    let way = way(model, caps);
     let config = RunnerConfig {
         service: spec.spec.name.clone(),
         model: spec.spec.model.clone(),
         version: spec.spec.version,
-        labels: spec.model.labels.clone(),
-        format: spec.model.format,
+        labels: model.labels.clone(),
+        format: model.format,
         model_dir: model_dir(way).into(),
         entry: spec.spec.entry.clone(),
         socket: Path::new(RUN).join("http.sock"),

@@ -1,4 +1,4 @@
-//! The pods of a service.
+//! The pods of a service: those with Slipway's runner in them; [`super::image`] has what differs in others.
 
 use serde_json::{Value, json};
 use slipway_types::service::PREDICTION_LIMIT_MS;
@@ -10,13 +10,13 @@ use super::pod::{
     probe,
 };
 use super::volumes::{CONFIG, RUN, RUNNER, Volumes, way};
-use super::{RenderError, Rendered, config, resources};
+use super::{RenderError, Rendered, config, image, resources};
 use crate::Capabilities;
 use crate::routes::RouteAnnotation;
-use crate::spec::{PodResources, ServiceDeployment};
+use crate::spec::{ModelContent, PodResources, ServiceDeployment, Workload};
 
 /// Loading and warming up may take as long as the runner lets it: ten minutes.
-const START_SECONDS: u32 = 600;
+pub(super) const START_SECONDS: u32 = 600;
 /// Requests get as long to finish as the runner gives them after SIGTERM, and then some.
 const DRAIN_SECONDS: u64 = 30 + 10;
 /// A new pod counts once it has been ready for this long.
@@ -28,36 +28,27 @@ pub(super) fn render(
     spec: &ServiceDeployment,
     caps: &Capabilities,
     id: &Identity,
-    config: &str,
     secret: Option<&str>,
     scaling: Option<&Scaling>,
     out: &mut Rendered,
 ) -> Result<(), RenderError> {
     check_user(spec.image.run_as, out)?;
     let wanted = wanted_resources(spec, scaling, out);
-    let way = way(&spec.model, caps);
     let mut volumes = Volumes::default();
-    volumes.tools(&spec.tools);
-    volumes.model(&spec.model, way);
-    volumes.mount("config", CONFIG, true, json!({"configMap": {"name": config}}));
-    volumes.mount("run", RUN, false, json!({"emptyDir": {}}));
-    volumes.scratch(&wanted);
-    let container = json!({
-        "name": "server",
-        "image": spec.image.reference.to_string(),
-        "imagePullPolicy": "IfNotPresent",
-        "command": [RUNNER, format!("{CONFIG}/runner.json")],
-        "workingDir": "/",
-        "env": environment(&spec.spec.env, secret, &spec.environment)?,
-        "ports": [{"name": HTTP, "containerPort": HTTP_PORT}],
-        "resources": resources::container(&wanted, id, caps, out)?,
-        "securityContext": container_security(true),
-        "startupProbe": probe("/v2/health/ready", 2, 2, START_SECONDS / 2),
-        "readinessProbe": probe("/v2/health/ready", 5, 2, 2),
-        "livenessProbe": probe("/v2/health/live", 10, 5, 6),
-        "lifecycle": pre_stop(caps, &[RUNNER, "wait"]),
-        "volumeMounts": volumes.mounts,
-    });
+    let mut container = match &spec.workload {
+        Workload::Model { content, tools } => {
+            let config = config::runner_config(spec, content, caps, id, out)?;
+            volumes.tools(tools);
+            runner(content, &config, &wanted, caps, &mut volumes)
+        }
+        Workload::Image { port } => image::server(*port, &wanted, caps, &mut volumes)?,
+    };
+    container["name"] = "server".into();
+    container["image"] = spec.image.reference.to_string().into();
+    container["imagePullPolicy"] = "IfNotPresent".into();
+    container["env"] = environment(&spec.spec.env, secret, &spec.environment)?.into();
+    container["resources"] = resources::container(&wanted, id, caps, out)?;
+    container["volumeMounts"] = volumes.mounts.into();
     let mut pod = json!({
         "serviceAccountName": id.own,
         "automountServiceAccountToken": false,
@@ -65,13 +56,18 @@ pub(super) fn render(
         "securityContext": pod_security(spec.image.run_as),
         "terminationGracePeriodSeconds": PRE_STOP_SECONDS + DRAIN_SECONDS,
         "topologySpreadConstraints": resources::spread(id),
-        "initContainers": volumes.init,
+        "initContainers": if volumes.init.is_empty() { Value::Null } else { volumes.init.into() },
         "containers": [container],
         "volumes": volumes.volumes,
     });
     resources::place(&mut pod, &spec.placement, &spec.image, wanted.gpus.as_ref(), id)?;
     out.add(
-        "The pods that serve the model: the service's own image, with Slipway's runner put into it.",
+        match spec.workload {
+            Workload::Model { .. } => {
+                "The pods that serve the model: the service's own image, with Slipway's runner put into it."
+            }
+            Workload::Image { .. } => image::WHY,
+        },
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -89,6 +85,30 @@ pub(super) fn render(
         }),
     );
     Ok(())
+}
+
+/// What runs in a pod that serves a model.
+fn runner(
+    model: &ModelContent,
+    config: &str,
+    wanted: &PodResources,
+    caps: &Capabilities,
+    volumes: &mut Volumes,
+) -> Value {
+    volumes.model(model, way(model, caps));
+    volumes.mount("config", CONFIG, true, json!({"configMap": {"name": config}}));
+    volumes.mount("run", RUN, false, json!({"emptyDir": {}}));
+    volumes.scratch(wanted);
+    json!({
+        "command": [RUNNER, format!("{CONFIG}/runner.json")],
+        "workingDir": "/",
+        "ports": [{"name": HTTP, "containerPort": HTTP_PORT}],
+        "securityContext": container_security(true),
+        "startupProbe": probe("/v2/health/ready", 2, 2, START_SECONDS / 2),
+        "readinessProbe": probe("/v2/health/ready", 5, 2, 2),
+        "livenessProbe": probe("/v2/health/live", 10, 5, 6),
+        "lifecycle": pre_stop(caps, &[RUNNER, "wait"]),
+    })
 }
 
 /// CPU pods are replaced without a gap. A spare GPU is rarely there to start a new pod on before an old one ends, and

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{RenderError, map};
 use crate::names::{self, NAME_ANNOTATION};
-use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun};
+use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun, Workload};
 
 /// Label of pods and objects of a service: its mapped name.
 pub const SERVICE_LABEL: &str = "slipway.dev/service";
@@ -55,9 +55,11 @@ impl Identity {
         let name = map(original)?;
         let mut id = Self::new(original, name.clone(), &spec.namespace, "serving", "pods")?;
         id.selector.insert(SERVICE_LABEL.into(), name);
-        id.labels.insert(format!("{STANDARD}/part-of"), map(&spec.spec.model)?);
         id.pod_labels.insert(REVISION_LABEL.into(), spec.revision.to_string());
-        id.pod_labels.insert(VERSION_LABEL.into(), spec.spec.version.to_string());
+        if let Workload::Model { .. } = spec.workload {
+            id.labels.insert(format!("{STANDARD}/part-of"), map(&spec.spec.model)?);
+            id.pod_labels.insert(VERSION_LABEL.into(), spec.spec.version.to_string());
+        }
         Ok(id)
     }
 

@@ -8,6 +8,7 @@ mod config;
 mod deployment;
 mod disruption;
 mod gateway;
+mod image;
 pub mod inventory;
 mod job;
 mod labels;
@@ -24,7 +25,7 @@ use slipway_types::Reference;
 use crate::Capabilities;
 use crate::names::{self, NameError};
 use crate::object::Object;
-use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun};
+use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun, Workload};
 use crate::validate::{self, Invalid};
 
 pub use collector::COLLECTOR_LABEL;
@@ -107,8 +108,10 @@ pub enum RenderError {
 pub fn render_service(spec: &ServiceDeployment, caps: &Capabilities) -> Result<Rendered, RenderError> {
     namespace(&spec.namespace)?;
     pinned("image", &spec.image.reference)?;
-    pinned("model", &spec.model.reference)?;
-    pinned("tools image", &spec.tools)?;
+    if let Workload::Model { content, tools } = &spec.workload {
+        pinned("model", &content.reference)?;
+        pinned("tools image", tools)?;
+    }
     let id = labels::Identity::service(spec)?;
     if spec.gateway.as_ref().is_some_and(|gateway| gateway.name == id.name) {
         return Err(RenderError::Contradiction {
@@ -117,18 +120,19 @@ pub fn render_service(spec: &ServiceDeployment, caps: &Capabilities) -> Result<R
         });
     }
     let mut out = Rendered::default();
-    let config = config::runner_config(spec, caps, &id, &mut out)?;
     let secret = config::secret(&spec.environment, &id, &mut out)?;
     rbac::no_token_account(&id, &mut out);
     let scaling = autoscaling::plan(spec, caps, &mut out)?;
-    deployment::render(spec, caps, &id, &config, secret.as_deref(), scaling.as_ref(), &mut out)?;
+    deployment::render(spec, caps, &id, secret.as_deref(), scaling.as_ref(), &mut out)?;
     service::render(spec, &id, &mut out)?;
     if let Some(scaling) = &scaling {
         autoscaling::render(scaling, &id, &mut out);
     }
     let fewest = scaling.as_ref().map_or(spec.spec.replicas, |scaling| scaling.min);
     disruption::render(fewest, &id, &mut out);
-    network_policy::for_service(spec, &id, &mut out)?;
+    if let Workload::Model { .. } = spec.workload {
+        network_policy::for_service(spec, &id, &mut out)?;
+    }
     route::render(&spec.exposure, &id, caps, &mut out)?;
     Ok(out)
 }

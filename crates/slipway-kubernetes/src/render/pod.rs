@@ -107,6 +107,13 @@ pub(super) fn pre_stop(caps: &Capabilities, waiter: &[&str]) -> Value {
     json!({"preStop": {"exec": {"command": command}}})
 }
 
+/// A probe that connects.
+pub(super) fn tcp_probe(port: u16, period: u32, timeout: u32, failures: u32) -> Value {
+    json!({
+        "tcpSocket": {"port": port}, "periodSeconds": period, "timeoutSeconds": timeout, "failureThreshold": failures,
+    })
+}
+
 /// An HTTP probe.
 pub(super) fn probe(path: &str, period: u32, timeout: u32, failures: u32) -> Value {
     json!({

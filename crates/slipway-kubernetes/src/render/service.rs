@@ -6,7 +6,7 @@ use super::deployment::route_annotation;
 use super::labels::{GATEWAY_LABEL, Identity, ROUTE_ANNOTATION};
 use super::pod::{HTTP, HTTP_PORT};
 use super::{RenderError, Rendered, map};
-use crate::spec::{Exposure, ServiceDeployment};
+use crate::spec::{Exposure, ServiceDeployment, Workload};
 
 /// Port of a Service that is not told otherwise.
 pub(super) const SERVICE_PORT: u16 = 80;
@@ -14,7 +14,10 @@ pub(super) const SERVICE_PORT: u16 = 80;
 /// Without a gateway, one Service that clients use. With one, clients' Service leads to the gateway, and another of ours
 /// lists the pods for it.
 pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered) -> Result<(), RenderError> {
-    let Some(gateway) = &spec.gateway else {
+    if let Workload::Image { port } = spec.workload {
+        return to_image(port, &spec.exposure, id, out);
+    }
+    let Some(gateway) = spec.gateway() else {
         let why = "Where clients of the cluster reach the service.";
         out.add(why, client_service(id, &json!(id.selector), &spec.exposure)?);
         return Ok(());
@@ -38,6 +41,37 @@ pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered
     let to_gateway = json!({GATEWAY_LABEL: map(&gateway.name)?});
     let why = "Where clients of the cluster reach the service: through the gateway, which knows it by the host name.";
     out.add(why, client_service(id, &to_gateway, &spec.exposure)?);
+    Ok(())
+}
+
+/// The way to pods that run what their image runs. Nobody says that it speaks HTTP, so the port is called so only where an
+/// Ingress or a route relies on it. Within the cluster it has its own number, unless one was chosen.
+fn to_image(
+    port: Option<u16>,
+    exposure: &Exposure,
+    id: &Identity,
+    out: &mut Rendered,
+) -> Result<(), RenderError> {
+    let Some(port) = port else {
+        if *exposure == Exposure::ClusterIp {
+            return Ok(());
+        }
+        let reason = "nobody says on which port the image listens".to_owned();
+        return Err(RenderError::Contradiction { what: "port", reason });
+    };
+    let mut service = client_service(id, &json!(id.selector), exposure)?;
+    let front = &mut service["spec"]["ports"][0];
+    front["targetPort"] = port.into();
+    front["appProtocol"] = Value::Null;
+    match exposure {
+        Exposure::Host { .. } => {}
+        Exposure::ClusterIp => {
+            front["port"] = port.into();
+            front["name"] = Value::Null;
+        }
+        Exposure::NodePort { .. } | Exposure::LoadBalancer { .. } => front["name"] = Value::Null,
+    }
+    out.add("Where clients reach the pods.", service);
     Ok(())
 }
 

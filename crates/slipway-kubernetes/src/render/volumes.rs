@@ -110,8 +110,14 @@ impl Volumes {
         self.init.push(copier(container, image, folder, &mounts));
     }
 
-    /// `/tmp` and `/dev/shm`. Pods have 64 MiB of shared memory otherwise, which data loaders and NCCL exceed.
+    /// `/tmp` and `/dev/shm`.
     pub(super) fn scratch(&mut self, resources: &PodResources) {
+        self.shared_memory(resources);
+        self.mount("tmp", "/tmp", false, json!({"emptyDir": {"sizeLimit": bytes(DEFAULT_TMP)}}));
+    }
+
+    /// `/dev/shm`. Pods have 64 MiB of shared memory otherwise, which data loaders and NCCL exceed.
+    pub(super) fn shared_memory(&mut self, resources: &PodResources) {
         let half = resources.limits.memory.map(|memory| memory / 2);
         let shm = resources.shm.or(half).unwrap_or(DEFAULT_SHM);
         self.mount(
@@ -120,7 +126,6 @@ impl Volumes {
             false,
             json!({"emptyDir": {"medium": "Memory", "sizeLimit": bytes(shm)}}),
         );
-        self.mount("tmp", "/tmp", false, json!({"emptyDir": {"sizeLimit": bytes(DEFAULT_TMP)}}));
     }
 
     /// A folder of the user's.

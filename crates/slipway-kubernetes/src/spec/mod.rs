@@ -9,6 +9,6 @@ pub use pod::{
 };
 pub use service::{
     Autoscaling, Exposure, GatewayDeployment, GatewayRef, MetricTarget, ModelContent, ModelDelivery,
-    RouteParent, ServiceDeployment,
+    RouteParent, ServiceDeployment, Workload,
 };
 pub use training::{Gang, Launcher, Storage, TrainingRun};

@@ -9,6 +9,7 @@ use slipway_types::model::ModelFormat;
 use slipway_types::service::ServiceSpec;
 
 use super::pod::{Environment, ImagePin, Placement, PodResources};
+use crate::render::HTTP_PORT;
 
 /// A service as it shall run in a cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,14 +23,12 @@ pub struct ServiceDeployment {
     pub namespace: String,
     /// Its image.
     pub image: ImagePin,
-    /// Its model.
-    pub model: ModelContent,
-    /// Image with `/slipway/slipway-runner` and `/slipway/python`, by digest.
-    pub tools: Reference,
+    /// What its pods run.
+    pub workload: Workload,
     /// How it is reached from outside of the cluster.
     #[serde(default)]
     pub exposure: Exposure,
-    /// The gateway that routes to it; clients reach the pods themselves when absent.
+    /// The gateway that routes to it, where it serves a model; clients reach the pods themselves when absent.
     #[serde(default)]
     pub gateway: Option<GatewayRef>,
     /// Autoscaling; `spec.replicas` pods run when absent.
@@ -50,6 +49,40 @@ pub struct ServiceDeployment {
     /// Namespace of a monitoring system that may read `/metrics` of the pods.
     #[serde(default)]
     pub scrape_from: Option<String>,
+}
+
+/// What the pods of a service run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each service, and nothing is to be gained")]
+pub enum Workload {
+    /// Slipway's runner, which serves a model.
+    Model {
+        /// The model.
+        content: ModelContent,
+        /// Image with `/slipway/slipway-runner` and `/slipway/python`, by digest.
+        tools: Reference,
+    },
+    /// What the image itself runs.
+    Image {
+        /// Port that it listens on. Without one nobody asks the pods for anything.
+        port: Option<u16>,
+    },
+}
+
+impl ServiceDeployment {
+    /// The gateway before the pods. It knows models, so an image that is run as it is has none.
+    pub fn gateway(&self) -> Option<&GatewayRef> {
+        self.gateway.as_ref().filter(|_| matches!(self.workload, Workload::Model { .. }))
+    }
+
+    /// Port on which the pods answer; absent where they answer nobody.
+    pub fn port(&self) -> Option<u16> {
+        match self.workload {
+            Workload::Model { .. } => Some(HTTP_PORT),
+            Workload::Image { port } => port,
+        }
+    }
 }
 
 /// A model version in the registry.

@@ -51,13 +51,15 @@ fn deployment(revision: &Revision) -> ServiceDeployment {
             run_as: RunAs::User { uid: 1000, gid: 1000 },
             architectures: Vec::new(),
         },
-        model: ModelContent {
-            reference: reference("model"),
-            format: ModelFormat::Sklearn,
-            labels: Vec::new(),
-            delivery: ModelDelivery::Auto,
+        workload: Workload::Model {
+            content: ModelContent {
+                reference: reference("model"),
+                format: ModelFormat::Sklearn,
+                labels: Vec::new(),
+                delivery: ModelDelivery::Auto,
+            },
+            tools: reference("tools"),
         },
-        tools: reference("tools"),
         exposure: Exposure::ClusterIp,
         gateway: None,
         autoscaling: None,
@@ -82,7 +84,7 @@ fn revision(name: &str, number: u64) -> Revision {
             ..ServiceSpec::default()
         },
         image_id: digest(),
-        model: ModelPin { manifest: digest(), format: ModelFormat::Sklearn, labels: Vec::new() },
+        model: Some(ModelPin { manifest: digest(), format: ModelFormat::Sklearn, labels: Vec::new() }),
     }
 }
 

@@ -57,13 +57,15 @@ fn deployment(namespace: &str, image: &Reference, revision: &Revision) -> Servic
             run_as: RunAs::User { uid: 1000, gid: 1000 },
             architectures: Vec::new(),
         },
-        model: ModelContent {
-            reference: image.clone(),
-            format: ModelFormat::Sklearn,
-            labels: Vec::new(),
-            delivery: ModelDelivery::Auto,
+        workload: Workload::Model {
+            content: ModelContent {
+                reference: image.clone(),
+                format: ModelFormat::Sklearn,
+                labels: Vec::new(),
+                delivery: ModelDelivery::Auto,
+            },
+            tools: image.clone(),
         },
-        tools: image.clone(),
         exposure: Exposure::ClusterIp,
         gateway: None,
         autoscaling: None,
@@ -91,7 +93,7 @@ fn revision(number: u64, change: impl FnOnce(&mut ServiceSpec)) -> Revision {
         number,
         spec,
         image_id: digest(),
-        model: ModelPin { manifest: digest(), format: ModelFormat::Sklearn, labels: Vec::new() },
+        model: Some(ModelPin { manifest: digest(), format: ModelFormat::Sklearn, labels: Vec::new() }),
     }
 }
 

@@ -247,13 +247,14 @@ pub fn service(random: &mut Random, caps: &Capabilities) -> ServiceDeployment {
     if gateway.is_some() && name == "slipway-gateway" {
         name = "digits".to_owned();
     }
-    ServiceDeployment {
+    let mut spec = ServiceDeployment {
         spec: ServiceSpec {
             name: name.clone(),
             image: "whatever".into(),
             model: self::name(random),
             version: random.below(1000),
             replicas: random.below(6) as u32,
+            port: None,
             batch: Batch::default(),
             entry: random.maybe(|_| "net:Net".into()),
             env: env(random),
@@ -263,13 +264,15 @@ pub fn service(random: &mut Random, caps: &Capabilities) -> ServiceDeployment {
         revision: random.below(100),
         namespace: "team-a".into(),
         image: image(random),
-        model: ModelContent {
-            reference: pinned("model"),
-            format: random.pick(&ModelFormat::ALL),
-            labels: vec!["champion".into(), "模型".into()],
-            delivery: random.pick(&[ModelDelivery::Auto, ModelDelivery::Copy, ModelDelivery::Bundled]),
+        workload: Workload::Model {
+            content: ModelContent {
+                reference: pinned("model"),
+                format: random.pick(&ModelFormat::ALL),
+                labels: vec!["champion".into(), "模型".into()],
+                delivery: random.pick(&[ModelDelivery::Auto, ModelDelivery::Copy, ModelDelivery::Bundled]),
+            },
+            tools: pinned("tools"),
         },
-        tools: pinned("tools"),
         exposure: exposure(random),
         gateway,
         autoscaling: random.maybe(|r| Autoscaling {
@@ -290,7 +293,20 @@ pub fn service(random: &mut Random, caps: &Capabilities) -> ServiceDeployment {
         environment: environment(random),
         egress: random.chance(),
         scrape_from: random.maybe(|_| "monitoring".into()),
+    };
+    if random.below(4) == 0 {
+        run_as_is(&mut spec, random);
     }
+    spec
+}
+
+/// The same service without its model: what its image itself runs.
+fn run_as_is(spec: &mut ServiceDeployment, random: &mut Random) {
+    spec.spec.model.clear();
+    spec.spec.version = 0;
+    let exposed = spec.exposure != Exposure::ClusterIp;
+    let port = random.pick(&[80, 8080, 65_535]);
+    spec.workload = Workload::Image { port: Some(port).filter(|_| exposed || random.chance()) };
 }
 
 fn source(random: &mut Random) -> VolumeSource {

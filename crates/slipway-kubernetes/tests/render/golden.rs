@@ -11,7 +11,7 @@ use slipway_kubernetes::render::rbac::{Subject, render_engine_role};
 use slipway_kubernetes::render::{render_gateway, render_service, render_training};
 use slipway_kubernetes::spec::*;
 
-use super::checks::{plain_run, plain_service};
+use super::checks::{plain_image, plain_run, plain_service};
 use super::corpus::pinned;
 
 fn folder() -> PathBuf {
@@ -50,6 +50,13 @@ fn modern() -> Capabilities {
 #[test]
 fn the_smallest_service() {
     check("service-smallest", &render_service(&plain_service(), &Capabilities::default()).unwrap().objects);
+}
+
+#[test]
+fn an_image_alone() {
+    let mut spec = plain_image(Some(8080));
+    spec.exposure = Exposure::LoadBalancer { port: 80 };
+    check("service-image", &render_service(&spec, &modern()).unwrap().objects);
 }
 
 #[test]

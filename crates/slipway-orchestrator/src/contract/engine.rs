@@ -102,7 +102,7 @@ fn says_where_a_service_answers_and_what_it_logs<H: Harness>(harness: H) {
         caller.until_harness("an address that answers", |harness| {
             match harness.engine().endpoint("digits") {
                 Endpoint::Url { url, reachable } => reachable && url.contains("://"),
-                Endpoint::Gateway | Endpoint::Pending { .. } => false,
+                Endpoint::Gateway | Endpoint::Nowhere | Endpoint::Pending { .. } => false,
             }
         });
     }

@@ -1,10 +1,12 @@
 //! A service whose parts are in a registry, and the gateway before it, as they are in a cluster.
 
 use slipway_kubernetes::spec::{
-    Exposure, GatewayDeployment, ImagePin, ModelContent, ModelDelivery, Placement, PodResources, RunAs,
-    ServiceDeployment,
+    Exposure, GatewayDeployment, GatewayRef, ImagePin, ModelContent, ModelDelivery, Placement, PodResources,
+    RunAs, ServiceDeployment, Workload,
 };
+use slipway_orchestrator::Revision;
 use slipway_types::Reference;
+use slipway_types::engine::ClusterSpec;
 use slipway_types::image::Platform;
 use slipway_types::publish::PublishedService;
 
@@ -14,6 +16,30 @@ use crate::daemon::publish::GATEWAY_USER;
 pub const GATEWAY: &str = "slipway-gateway";
 /// How many pods it has where nobody says.
 pub const GATEWAY_REPLICAS: u32 = 2;
+
+/// As the engine of a cluster runs it.
+pub fn on_engine(
+    published: PublishedService,
+    revision: &Revision,
+    exposure: Option<Exposure>,
+    engine: &ClusterSpec,
+    namespace: &str,
+) -> ServiceDeployment {
+    let gateway = (engine.gateway_replicas > 0).then(|| GatewayRef { name: GATEWAY.to_owned() });
+    ServiceDeployment {
+        // The replica count changes without a new revision.
+        spec: revision.spec.clone(),
+        exposure: exposure.unwrap_or_else(|| match (&gateway, &revision.model) {
+            (None, Some(_)) => engine.exposure.clone(),
+            // What the engine says is how the gateway is reached, where there is one. An image that is run as it is is
+            // not shown to anybody unless a user says so.
+            (Some(_), _) | (_, None) => Exposure::ClusterIp,
+        }),
+        gateway,
+        placement: Placement { image_pull_secrets: engine.pull_secrets.clone(), ..Placement::default() },
+        ..deployment(published, namespace)
+    }
+}
 
 /// With the defaults of everything that a published service says nothing of.
 pub fn deployment(published: PublishedService, namespace: &str) -> ServiceDeployment {
@@ -26,13 +52,18 @@ pub fn deployment(published: PublishedService, namespace: &str) -> ServiceDeploy
         revision: published.revision,
         namespace: namespace.to_owned(),
         image: ImagePin { reference: published.image, run_as, architectures: vec![published.architecture] },
-        model: ModelContent {
-            reference: published.model,
-            format: published.format,
-            labels: published.labels,
-            delivery: ModelDelivery::Auto,
+        workload: match published.model {
+            Some(model) => Workload::Model {
+                content: ModelContent {
+                    reference: model.reference,
+                    format: model.format,
+                    labels: model.labels,
+                    delivery: ModelDelivery::Auto,
+                },
+                tools: model.tools,
+            },
+            None => Workload::Image { port: published.port },
         },
-        tools: published.tools,
         exposure: Exposure::ClusterIp,
         gateway: None,
         autoscaling: None,

@@ -1,13 +1,14 @@
 //! Clusters as engines: the connection, what is brought to the registry for them, and what a service is there.
 
 mod deployment;
+mod previews;
 mod publisher;
 mod runs;
 
 use std::sync::Arc;
 
 use slipway_kubernetes::client::{ConnectOptions, InCluster, connect};
-use slipway_kubernetes::engine::{EngineOptions, KubernetesEngine, ServiceEngine};
+use slipway_kubernetes::engine::{EngineOptions, KubernetesEngine, Previewer, ServiceEngine};
 use slipway_orchestrator::EngineError;
 use slipway_types::engine::ClusterSpec;
 
@@ -15,6 +16,7 @@ use crate::daemon::{App, Connected};
 use crate::env_vars;
 
 pub use deployment::{GATEWAY, GATEWAY_REPLICAS, deployment, gateway};
+use previews::ClusterPreviews;
 use publisher::RegistryPublisher;
 use runs::ClusterRuns;
 
@@ -34,7 +36,8 @@ pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineErr
     };
     let cluster = app.handle.block_on(connect(&options)).map_err(|error| unavailable(Box::new(error)))?;
     let place = format!("{}, namespace {}", cluster.server(), cluster.namespace());
-    let publisher = Arc::new(RegistryPublisher::new(app, spec, cluster.namespace()));
+    let namespace = cluster.namespace().to_owned();
+    let publisher = Arc::new(RegistryPublisher::new(app, spec, &namespace));
     let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, EngineOptions::new(owner)));
     let engine = KubernetesEngine::new(engine.map_err(|error| unavailable(Box::new(error)))?);
     let engine = Arc::new(engine);
@@ -47,7 +50,9 @@ pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineErr
         Arc::clone(&engine) as _,
     );
     let changes = Some(engine.store().subscribe());
-    Ok(Connected { engine, place, runs: Some(Arc::new(runs)), changes })
+    let previewer = Previewer::new(engine.applier().clone(), Arc::clone(engine.inventory()));
+    let previews = ClusterPreviews::new(app, spec, &namespace, previewer);
+    Ok(Connected { engine, place, runs: Some(Arc::new(runs)), changes, previews: Some(Arc::new(previews)) })
 }
 
 /// The account of the pod that this process runs in, if it does.

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use slipway_kubernetes::engine::{Publication, PublishError, Publisher};
-use slipway_kubernetes::spec::{Exposure, GatewayDeployment, GatewayRef, Placement, ServiceDeployment};
+use slipway_kubernetes::spec::{GatewayDeployment, ServiceDeployment};
 use slipway_orchestrator::Revision;
 use slipway_types::Reference;
 use slipway_types::engine::ClusterSpec;
 use slipway_types::publish::{PublishEvent, PublishedService};
 
-use super::{GATEWAY, deployment, gateway};
+use super::deployment::on_engine;
+use super::{GATEWAY, gateway};
 use crate::daemon::App;
 use crate::daemon::publish::{self, Destination, OnPublish};
 
@@ -151,18 +152,8 @@ impl Publisher for RegistryPublisher {
         self.lock().jobs.retain(|key, _| {
             key.as_ref().is_none_or(|(service, number)| service != name || *number + 8 > revision.number)
         });
-        let mut spec = deployment(published, &self.namespace);
-        // The replica count changes without a new revision.
-        spec.spec = revision.spec.clone();
-        spec.gateway = (self.spec.gateway_replicas > 0).then(|| GatewayRef { name: GATEWAY.to_owned() });
-        spec.exposure = match app.state.service(name)?.and_then(|record| record.exposure) {
-            Some(exposure) => exposure,
-            // What the engine says is how the gateway is reached, where there is one.
-            None if spec.gateway.is_some() => Exposure::ClusterIp,
-            None => self.spec.exposure.clone(),
-        };
-        spec.placement = self.placement();
-        Ok(Publication::Ready(spec))
+        let exposure = app.state.service(name)?.and_then(|record| record.exposure);
+        Ok(Publication::Ready(on_engine(published, revision, exposure, &self.spec, &self.namespace)))
     }
 
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
@@ -192,11 +183,5 @@ impl Publisher for RegistryPublisher {
             matches!(job, Job::Failed(..)) && key.as_ref().is_none_or(|(name, _)| name == service)
         };
         self.lock().jobs.retain(|key, job| !failed(key, job));
-    }
-}
-
-impl RegistryPublisher {
-    fn placement(&self) -> Placement {
-        Placement { image_pull_secrets: self.spec.pull_secrets.clone(), ..Placement::default() }
     }
 }

@@ -4,17 +4,25 @@ use slipway_types::service::{ServiceSpec, ServiceStatus};
 use slipway_types::size::parse_bytes;
 
 use super::Context;
+use super::dry_run::{self, DryRun};
+use super::pull::transferred;
 use super::services::wait_until_ready;
-use crate::failure::Failure;
+use crate::client::Client;
+use crate::failure::{Failure, exit};
 use crate::project_file::limits;
+use crate::query;
 
 /// Serve a model version as replicas of a service, or change a service that runs
+///
+/// Where no model has the name, and an image is named, a cluster runs what the image itself runs: `slipway deploy web
+/// --image nginx --port 80`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name of the service [default: the model's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Image that has the model's framework [default: the one it was trained in]
+    /// Image that has the model's framework, or that is run as it is [default: the one the model was trained in, or as it
+    /// is]; pulled if it is not here
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// How many replicas run [default: as it is, else 1]
@@ -41,10 +49,19 @@ pub struct Args {
     /// Largest request body, such as `32m` [default: as it is, else 32m]
     #[arg(long, value_name = "SIZE")]
     max_body: Option<String>,
+    /// Run what the image itself runs, though there is a model of this name, or the image is one for models
+    #[arg(long)]
+    no_model: bool,
+    /// Port that an image which is run as it is listens on [default: as it is, else the only one that it exposes]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Only show what would be done on a cluster; an image must be here then
+    #[arg(long, value_enum, value_name = "WHERE", conflicts_with = "detach")]
+    dry_run: Option<DryRun>,
     /// Do not wait until it answers
     #[arg(short, long)]
     detach: bool,
-    /// Model version
+    /// Model version, or name of the service of an image
     #[arg(value_name = "MODEL[@VERSION|@ALIAS]")]
     model: String,
 }
@@ -71,15 +88,63 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         "memory": limits.memory,
         "cpu_millis": limits.cpu_millis,
         "env": args.env,
+        "port": args.port,
         "max_body": max_body.map_err(|e| Failure::usage(format!("--max-body: {e}")))?,
     });
     let body = serde_json::json!({ "spec": spec, "keep_replicas": args.replicas.is_none(), "change": change,
-        "engine": context.engine });
-    let client = context.client()?;
-    let status: ServiceStatus = client.post("/v1/services", &body)?;
-    if !args.detach {
-        wait_until_ready(context, &client, &status.spec.name)?;
+        "engine": context.engine, "no_model": args.no_model });
+    let image_alone = |image: &str| {
+        if !args.no_model {
+            let model = &reference.model;
+            context
+                .printer
+                .note(format!("no model is called `{model}`: serving what the image {image} itself runs"));
+        }
+    };
+    if let Some(dry_run) = args.dry_run {
+        let (code, preview) = dry_run::show(context, dry_run, &body)?;
+        if !preview.has_model {
+            image_alone(&preview.content);
+        }
+        return Ok(code);
     }
-    context.printer.line(&status.url);
+    let client = context.client()?;
+    let mut status = declare(context, &client, &spec.image, &body)?;
+    if !status.spec.has_model() {
+        image_alone(&status.spec.image);
+    }
+    if !args.detach {
+        status = wait_until_ready(context, &client, &status.spec.name)?;
+    }
+    if status.reachable.is_none() && !args.detach {
+        context.printer.note(format!(
+            "it offers no port: `slipway expose {} --port PORT` lets it be reached",
+            status.spec.name
+        ));
+    } else {
+        context.printer.line(&status.url);
+    }
     Ok(0)
+}
+
+/// Declares; an image that is missing is pulled first, as `run` does.
+fn declare(
+    context: &Context,
+    client: &Client,
+    image: &str,
+    body: &serde_json::Value,
+) -> Result<ServiceStatus, Failure> {
+    let outcome = client.post("/v1/services", body);
+    let not_found = matches!(&outcome, Err(failure) if failure.exit_code == exit::NOT_FOUND);
+    if !not_found || image.parse::<slipway_types::Reference>().is_err() {
+        return outcome;
+    }
+    let known: Result<serde_json::Value, Failure> = client.get(&query::path("/v1/image", &[("name", image)]));
+    if !matches!(known, Err(failure) if failure.exit_code == exit::NOT_FOUND) {
+        return outcome;
+    }
+    context.printer.note(format!("{image} is not here: pulling it"));
+    let request = serde_json::json!({ "reference": image });
+    transferred(context, "/v1/images/pull", &request, "pulled", false)?;
+    client.post("/v1/services", body)
 }

@@ -17,7 +17,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Kind {
-    Use(use_engine::Args),
+    Use(Box<use_engine::Args>),
     Ls(ls::Args),
     Rm(rm::Args),
     Rbac(rbac::Args),

@@ -23,7 +23,11 @@ pub struct Args {
 
 /// Exposes.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
-    let request = ExposeRequest { service: args.service.clone(), exposure: args.exposure.exposure()? };
+    let request = ExposeRequest {
+        service: args.service.clone(),
+        exposure: args.exposure.exposure()?,
+        port: args.exposure.named_port(),
+    };
     let client = context.client()?;
     let mut status: ServiceStatus = client.post("/v1/services/expose", &request)?;
     if !args.detach {

@@ -4,15 +4,19 @@ use slipway_types::expose::{Exposure, RouteParent};
 
 use crate::failure::Failure;
 
+/// Port where none is named.
+const HTTP: u16 = 80;
+
 /// The way in.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExposureArgs {
     /// Type of the Service that clients use
     #[arg(long = "type", value_enum, default_value_t, ignore_case = true, value_name = "TYPE")]
     kind: ServiceKind,
-    /// Port of a Service of type NodePort or LoadBalancer
-    #[arg(long, default_value_t = 80, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: u16,
+    /// Port of a Service of type NodePort or LoadBalancer [default: 80, or that of an image which is run as it is]; such an
+    /// image is taken to listen on it where nobody knows on which it does
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
     /// Port of the nodes for type NodePort [default: the cluster chooses]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     node_port: Option<u16>,
@@ -45,6 +49,11 @@ enum ServiceKind {
 }
 
 impl ExposureArgs {
+    /// The port, where one was named.
+    pub fn named_port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// Whether an HTTPRoute is asked for.
     pub fn uses_route(&self) -> bool {
         self.route.is_some()
@@ -74,10 +83,11 @@ impl ExposureArgs {
         if self.node_port.is_some() && self.kind != ServiceKind::NodePort {
             return Err(Failure::usage("--node-port needs --type NodePort"));
         }
+        let port = self.port.unwrap_or(HTTP);
         Ok(match self.kind {
             ServiceKind::ClusterIp => Exposure::ClusterIp,
-            ServiceKind::NodePort => Exposure::NodePort { port: self.port, node_port: self.node_port },
-            ServiceKind::LoadBalancer => Exposure::LoadBalancer { port: self.port },
+            ServiceKind::NodePort => Exposure::NodePort { port, node_port: self.node_port },
+            ServiceKind::LoadBalancer => Exposure::LoadBalancer { port },
         })
     }
 }

@@ -5,6 +5,8 @@ mod build;
 mod daemon;
 mod delete;
 mod deploy;
+mod diff;
+mod dry_run;
 mod engine;
 mod events;
 mod exec;
@@ -88,6 +90,7 @@ pub enum Command {
     Runs(runs::Args),
     Model(model::Args),
     Deploy(deploy::Args),
+    Diff(diff::Args),
     Services(services::Args),
     Top(top::Args),
     Scale(scale::Args),
@@ -159,6 +162,7 @@ pub fn run(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Runs(args) => runs::run(context, &args),
         Command::Model(args) => model::run(context, args),
         Command::Deploy(args) => deploy::run(context, args),
+        Command::Diff(args) => diff::run(context, &args),
         Command::Services(args) => services::run(context, &args),
         Command::Top(args) => top::run(context, &args),
         Command::Scale(args) => scale::run(context, &args),

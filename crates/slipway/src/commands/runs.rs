@@ -41,7 +41,10 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
                 printer.json(&runs);
             } else {
                 let rows: Vec<_> = runs.iter().map(row).collect();
-                printer.table(&["RUN", "STATE", "STARTED", "TOOK", "EXIT", "VERSION", "METRICS"], &rows);
+                printer.table(
+                    &["RUN", "STATE", "ENGINE", "STARTED", "TOOK", "EXIT", "VERSION", "METRICS"],
+                    &rows,
+                );
             }
         }
     }
@@ -60,7 +63,11 @@ fn row(run: &RunStatus) -> Vec<String> {
     let took = run.finished_at.unwrap_or(now).duration_since(run.started_at).as_secs_f64();
     vec![
         run.id.clone(),
-        state.to_owned(),
+        match run.attempt {
+            1 => state.to_owned(),
+            attempt => format!("{state} (attempt {attempt})"),
+        },
+        run.engine.clone(),
         format!("{} ago", age(run.started_at, now)),
         format!("{took:.1}s"),
         run.exit_code.map_or_else(String::new, |code| code.to_string()),

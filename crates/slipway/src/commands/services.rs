@@ -43,6 +43,9 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         let replicas: Vec<Vec<String>> = list.iter().flat_map(|s| &s.replicas).map(replica_row).collect();
         context.printer.line("");
         context.printer.table(&["REPLICA", "REVISION", "STATE", "REASON"], &replicas);
+        for reason in list.iter().filter_map(|service| service.pending.as_deref()) {
+            context.printer.line(format!("\nIt answers nowhere yet: {reason}"));
+        }
         for reason in list.iter().filter_map(|service| service.failing.as_deref()) {
             context.printer.line(format!("\nIts replicas do not get ready: {reason}"));
         }
@@ -60,7 +63,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
 fn row(service: &ServiceStatus) -> Vec<String> {
     vec![
         service.spec.name.clone(),
-        format!("{}@{}", service.spec.model, service.spec.version),
+        service.spec.content(),
         match service.older() {
             Some((count, revision)) => {
                 format!("{}/{} ({count} of revision {revision})", service.ready(), service.spec.replicas)
@@ -100,7 +103,8 @@ pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Resul
     loop {
         let service: ServiceStatus = client.get(&query::path("/v1/service", &[("name", name)]))?;
         let settled = service.replicas.iter().all(|replica| replica.revision == service.revision);
-        let reachable = service.spec.replicas == 0 || service.reachable == Some(true);
+        // One that offers no port is not told to be reachable, and is not waited for.
+        let reachable = service.spec.replicas == 0 || service.reachable != Some(false);
         if service.ready() >= service.spec.replicas as usize && settled && reachable {
             return Ok(service);
         }

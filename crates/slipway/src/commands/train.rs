@@ -128,7 +128,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
                     });
             }
             RunEvent::Failed(error) => outcome = Err(error.into()),
-            RunEvent::Note(_) | RunEvent::Log(_) => {}
+            RunEvent::Note { .. } | RunEvent::Log(_) => {}
         }
         Ok(())
     })?;
@@ -168,7 +168,7 @@ pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
 pub fn show(printer: Printer, event: &RunEvent) {
     match event {
         RunEvent::Started(status) => printer.note(format!("run {} started", status.id)),
-        RunEvent::Note(text) => printer.note(format!("run: {text}")),
+        RunEvent::Note { text } => printer.note(text),
         RunEvent::Log(line) => match line.stream {
             OutputStream::Stdout => printer.line(&line.text),
             OutputStream::Stderr => printer.note(&line.text),

@@ -10,8 +10,9 @@ use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
 
 use super::Context;
 use super::build::failure_of;
+use super::dry_run::{self, DryRun};
 use super::train;
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, exit};
 use crate::progress::BuildProgress;
 use crate::project_file::LoadedProject;
 
@@ -27,6 +28,9 @@ pub struct Args {
     /// Set a build argument of the Dockerfile (repeatable)
     #[arg(long = "build-arg", value_name = "KEY=VALUE")]
     build_args: Vec<String>,
+    /// Only show what deploying the newest model version would do on a cluster; nothing is built or trained
+    #[arg(long, value_enum, value_name = "WHERE")]
+    dry_run: Option<DryRun>,
     /// PEM bundle that build steps trust besides the image's own; not kept in the image
     #[arg(long, value_name = "FILE", env = crate::env_vars::SLIPWAY_CA_CERTIFICATES)]
     ca_certificates: Option<PathBuf>,
@@ -39,6 +43,9 @@ pub struct Args {
 pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let loaded = LoadedProject::load(&args.folder)?;
     let request = request(context, &loaded, &args)?;
+    if let Some(dry_run) = args.dry_run {
+        return preview(context, dry_run, &request);
+    }
     let printer = context.printer;
     let dockerfile = request.build.dockerfile.clone();
     let source = slipway_image::build::read_dockerfile(&request.build).map_err(|e| {
@@ -94,6 +101,26 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         ));
     }
     Ok(0)
+}
+
+/// What the last step would do. The image and the version are those of the last run, as nothing is built or trained.
+fn preview(context: &Context, dry_run: DryRun, request: &UpRequest) -> Result<u8, Failure> {
+    let project = &request.train.project;
+    let declare = serde_json::json!({ "spec": request.serve, "engine": context.engine });
+    let shown = dry_run::show(context, dry_run, &declare);
+    let (code, preview) = shown.map_err(|failure| {
+        if failure.exit_code != exit::NOT_FOUND {
+            return failure;
+        }
+        failure.hint(format!(
+            "nothing was trained yet: `slipway up` would build, train `{project}`, and deploy it"
+        ))
+    })?;
+    context.printer.note(format!(
+        "`slipway up` would build the image, train if anything changed, and deploy: shown is the deployment of {}, revision {}",
+        preview.content, preview.revision
+    ));
+    Ok(code)
 }
 
 fn request(context: &Context, loaded: &LoadedProject, args: &Args) -> Result<UpRequest, Failure> {

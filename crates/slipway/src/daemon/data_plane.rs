@@ -110,7 +110,7 @@ impl DataPlane {
     /// The aliases that name the versions of services now.
     fn aliases(&self, records: &[ServiceRecord]) -> Result<Aliases, ApiError> {
         let mut aliases = BTreeMap::new();
-        for revision in records.iter().flat_map(revisions) {
+        for revision in records.iter().flat_map(revisions).filter(|revision| revision.model.is_some()) {
             let (model, version) = (&revision.spec.model, revision.spec.version);
             aliases.insert((model.clone(), version), self.app.state.aliases(model, version)?);
         }
@@ -221,7 +221,8 @@ fn table(
     previous: &RoutingTable,
 ) -> RoutingTable {
     let observed: Vec<ObservedReplica> = seen.values().flatten().cloned().collect();
-    let served = records.iter().filter(|record| !record.deleting);
+    // What an image itself runs is reached without this gateway.
+    let served = records.iter().filter(|record| !record.deleting && record.target.model.is_some());
     let (looked_at, others): (Vec<_>, Vec<_>) = served.partition(|record| seen.contains_key(&record.engine));
     let labels = |revision: &Revision| {
         aliases.get(&(revision.spec.model.clone(), revision.spec.version)).cloned().unwrap_or_default()
@@ -332,7 +333,7 @@ mod tests {
         let spec = ServiceSpec { name: name.into(), replicas: 1, ..ServiceSpec::default() };
         let image_id = Digest::from_sha256([1; 32]);
         let model = ModelPin { manifest: image_id.clone(), format: ModelFormat::Onnx, labels: Vec::new() };
-        let target = Revision { number: 1, spec, image_id, model };
+        let target = Revision { number: 1, spec, image_id, model: Some(model) };
         ServiceRecord {
             target,
             stable: None,

@@ -10,6 +10,7 @@ use slipway_types::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
 use super::App;
+use super::preview::Previews;
 use super::reconciler::engine_error;
 use super::runs::{self, Driver};
 use super::state::{ServiceRecord, State};
@@ -28,6 +29,8 @@ pub struct Connected {
     pub runs: Option<Arc<dyn Driver>>,
     /// Tells of changes there that are worth a pass; absent where an engine has to be looked at to see any.
     pub changes: Option<watch::Receiver<u64>>,
+    /// Tells what it would do; absent where there is nothing to show.
+    pub previews: Option<Arc<dyn Previews>>,
 }
 
 /// Engines by name.
@@ -58,7 +61,13 @@ impl Slot {
 impl Engines {
     /// This host's engine, and the clusters that the state knows.
     pub fn new(native: Arc<dyn Engine>, state: &State, connect: Box<Connect>) -> Result<Self, ApiError> {
-        let here = Connected { engine: native, place: "this host".to_owned(), runs: None, changes: None };
+        let here = Connected {
+            engine: native,
+            place: "this host".to_owned(),
+            runs: None,
+            changes: None,
+            previews: None,
+        };
         let mut all = BTreeMap::from([(NATIVE.to_owned(), Slot::new(None, Some(here), 0))]);
         for (name, cluster) in state.engines()? {
             all.insert(name, Slot::new(Some(cluster), None, 0));
@@ -217,7 +226,7 @@ pub fn use_engine(app: &Arc<App>, request: &UseEngine) -> Result<EngineStatus, A
 }
 
 /// Services stay in the cluster that they were declared for: pointed elsewhere, the engine would leave them behind.
-fn stays_where_its_services_are(app: &App, name: &str, cluster: &ClusterSpec) -> Result<(), ApiError> {
+fn stays_where_its_services_are(app: &Arc<App>, name: &str, cluster: &ClusterSpec) -> Result<(), ApiError> {
     let before = app.engines.lock().get(name).and_then(|slot| slot.cluster.clone());
     let moves = before.is_some_and(|before| {
         (&before.kubeconfig, &before.context, &before.namespace)
@@ -227,6 +236,7 @@ fn stays_where_its_services_are(app: &App, name: &str, cluster: &ClusterSpec) ->
         return Ok(());
     }
     no_runs(app, name, "moved")?;
+    runs::clear(app, name)?;
     let services = declared_on(app, name)?;
     if services.is_empty() {
         return Ok(());
@@ -270,6 +280,7 @@ pub fn remove(app: &Arc<App>, name: &str) -> Result<(), ApiError> {
     let connected = app.engines.get(name).map_err(|error| {
         error.with_hint("what Slipway keeps in its cluster can be removed once it is reached")
     })?;
+    runs::clear(app, name)?;
     connected.engine.retire().map_err(|error| engine_error(&error))?;
     app.state.remove_engine(name)?;
     app.engines.lock().remove(name);

@@ -6,6 +6,7 @@ mod builds;
 mod containers;
 mod credentials;
 mod data_plane;
+mod declare;
 mod engines;
 mod failing;
 mod fingerprint;
@@ -14,6 +15,7 @@ mod images;
 mod leftovers;
 mod logs;
 mod models;
+mod preview;
 pub mod publish;
 mod reconciler;
 pub mod runs;
@@ -47,6 +49,7 @@ pub use credentials::load as credentials;
 pub use data_plane::hold_lock as hold_gateway_lock;
 pub use engines::{Connected, Engines};
 pub use images::store_error;
+pub use preview::Previews;
 pub use state::State;
 
 /// How long a new daemon waits for the one before it to end.

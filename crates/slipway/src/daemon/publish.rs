@@ -8,9 +8,9 @@ use slipway_image::carrier::{Carrier, CarrierError, Program};
 use slipway_image::registry::{self, Compression, Registry};
 use slipway_image::store::StoredImage;
 use slipway_kubernetes::names;
-use slipway_orchestrator::Revision;
+use slipway_orchestrator::{ModelPin, Revision};
 use slipway_types::image::{Platform, TransferEvent};
-use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
+use slipway_types::publish::{PublishEvent, PublishRequest, PublishedModel, PublishedService};
 use slipway_types::run::RunSpec;
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
@@ -60,6 +60,10 @@ pub fn publish(
         let reason = format!("the service `{}` is being deleted", request.service);
         return Err(ApiError::new(ErrorCode::Conflict, reason));
     }
+    if request.gateway && record.target.model.is_none() {
+        let reason = format!("`{}` is an image alone, and the gateway stands before models", request.service);
+        return Err(ApiError::new(ErrorCode::InvalidArgument, reason));
+    }
     let to = Destination {
         registry: &request.registry,
         compression: request.compression.as_deref(),
@@ -89,17 +93,19 @@ pub fn revision(
     let compression = images::compression(to.compression)?;
     let _lease = app.store.lease();
     let image = app.store.image(&revision.image_id).map_err(images::store_error)?;
-    let architecture = architecture(&image)?;
+    let architecture = match revision.model {
+        Some(_) => architecture(&image)?,
+        None => image.config.architecture().to_string(),
+    };
     let (uid, gid) = user(app, &image)?;
 
     let target = Target::new(app, to, on_event)?;
-    let platform = Platform::host();
-    let (service, model) = (mapped(&revision.spec.name)?, mapped(&revision.spec.model)?);
+    let service = mapped(&revision.spec.name)?;
     // The small ones first: a registry that refuses does so before anything large was compressed.
-    let tools = Carrier::of_folder(app.serving_files.folder(), TOOLS_FOLDER, &platform);
-    let tools = target.carrier("tools", TOOLS, &tools.map_err(carrier_error)?)?;
-    let files = Carrier::of_model(&app.store, &revision.model.manifest, MODEL_FOLDER, &platform);
-    let model = target.carrier("model", &format!("{model}-model"), &files.map_err(carrier_error)?)?;
+    let model = match &revision.model {
+        Some(pin) => Some(target.model(&revision.spec.model, pin)?),
+        None => None,
+    };
     let reference = target.image(&service, &revision.image_id, compression)?;
 
     if to.push {
@@ -115,10 +121,8 @@ pub fn revision(
         uid,
         gid,
         architecture,
+        port: services::container_port(app, revision)?,
         model,
-        format: revision.model.format,
-        labels: revision.model.labels.clone(),
-        tools,
         gateway: None,
         spec: revision.spec.clone(),
     })
@@ -213,6 +217,17 @@ impl<'a> Target<'a> {
         (self.on_event)(PublishEvent::Image { what: what.to_owned(), reference: reference.to_string() });
         let on_event = Arc::clone(self.on_event);
         Arc::new(move |event: TransferEvent| on_event(PublishEvent::Transfer(event)))
+    }
+
+    /// A model, and what serves it.
+    fn model(&self, name: &str, pin: &ModelPin) -> Result<PublishedModel, ApiError> {
+        let platform = Platform::host();
+        let tools = Carrier::of_folder(self.app.serving_files.folder(), TOOLS_FOLDER, &platform);
+        let tools = self.carrier("tools", TOOLS, &tools.map_err(carrier_error)?)?;
+        let files = Carrier::of_model(&self.app.store, &pin.manifest, MODEL_FOLDER, &platform);
+        let repository = format!("{}-model", mapped(name)?);
+        let reference = self.carrier("model", &repository, &files.map_err(carrier_error)?)?;
+        Ok(PublishedModel { reference, format: pin.format, labels: pin.labels.clone(), tools })
     }
 
     fn carrier(&self, what: &str, name: &str, carrier: &Carrier) -> Result<Reference, ApiError> {

@@ -3,219 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use slipway_orchestrator::{Endpoint, ModelPin, ObservedReplica, Revision};
+use slipway_orchestrator::{Endpoint, ObservedReplica, Revision};
 use slipway_types::engine::NATIVE;
-use slipway_types::expose::ExposeRequest;
-use slipway_types::model::{ModelRef, ModelVersion, valid_model_name};
-use slipway_types::service::{Batch, ReplicaState, ReplicaStatus, ReplicaUsage, ServiceSpec, ServiceStatus};
+use slipway_types::expose::{ExposeRequest, Exposure};
+use slipway_types::service::{ReplicaState, ReplicaStatus, ReplicaUsage, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
 use super::reconciler::engine_error;
 use super::state::ServiceRecord;
-use super::{App, data_plane, engines, images, models};
+use super::{App, data_plane, images};
 
 /// Kind of the pins that keep images and models of services in the store.
 const PIN: &str = "service";
 /// Most replicas of a service: a slip of the finger must not fill the machine.
 const MAX_REPLICAS: u32 = 256;
 
-/// Body of `POST /v1/services`.
-#[derive(Debug, Deserialize)]
-pub struct Declare {
-    /// What it shall be; `model` may be a reference such as `digits@champion`.
-    pub spec: ServiceSpec,
-    /// Keeps the replica count of a service that exists; one replica otherwise.
-    #[serde(default)]
-    pub keep_replicas: bool,
-    /// Settings to replace in a service that exists; its others stay, and those of `spec` do not count.
-    #[serde(default)]
-    pub change: Option<Changes>,
-    /// Engine that it shall run on; where it runs, else the default one, when absent.
-    #[serde(default)]
-    pub engine: Option<String>,
-}
-
-/// Settings that a user gave; what is `None` or empty stays as it is.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Changes {
-    /// Most rows in one batch.
-    pub batch_size: Option<u32>,
-    /// How long an idle worker waits for more rows, in microseconds.
-    pub batch_delay_us: Option<u64>,
-    /// Memory of each replica, in bytes.
-    pub memory: Option<u64>,
-    /// Thousandths of a CPU for each replica.
-    pub cpu_millis: Option<u32>,
-    /// `KEY=value` pairs; each replaces the one with its key.
-    pub env: Vec<String>,
-    /// Largest request body in bytes.
-    pub max_body: Option<u64>,
-}
-
-impl Changes {
-    /// Fills a specification: what was given, else what the service has, else the default.
-    fn apply(&self, spec: &mut ServiceSpec, before: Option<&ServiceSpec>) {
-        let old = before.cloned().unwrap_or_default();
-        spec.batch = Batch {
-            max_size: self.batch_size.unwrap_or(old.batch.max_size),
-            max_delay_us: self.batch_delay_us.unwrap_or(old.batch.max_delay_us),
-            ..old.batch
-        };
-        spec.limits = old.limits;
-        spec.limits.memory = self.memory.or(old.limits.memory);
-        spec.limits.cpu_millis = self.cpu_millis.or(old.limits.cpu_millis);
-        spec.max_body = self.max_body.or(old.max_body);
-        spec.env = old.env;
-        for pair in &self.env {
-            let key = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
-            spec.env.retain(|known| key(known) != key(pair));
-            spec.env.push(pair.clone());
-        }
-    }
-}
-
-/// Declares a service or changes it. Whether anything changed is the second value.
-pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool), ApiError> {
-    let mut spec = request.spec;
-    if !valid_model_name(&spec.name) {
-        return Err(invalid(format!(
-            "`{}` is not a service name: {}",
-            spec.name,
-            slipway_types::model::MODEL_NAME_RULE
-        )));
-    }
-    let _claim = app.claim(&format!("service {}", spec.name))?;
-    let before = app.state.service(&spec.name)?;
-    let serving = before.as_ref().filter(|record| !record.deleting).map(|record| &record.target.spec);
-    let engine = engine(app, request.engine.as_deref(), before.as_ref())?;
-    if let Some(change) = &request.change {
-        change.apply(&mut spec, serving);
-    }
-    if spec.batch.max_size == 0 {
-        return Err(invalid("a batch has at least one row".to_owned()));
-    }
-    let reference: ModelRef = spec.model.parse().map_err(invalid)?;
-    // A version must not be removed between its look-up and its pin.
-    let _model = app.claim(&format!("model {}", reference.model))?;
-    let _lease = app.store.lease();
-    let version = models::find(app, &reference)?;
-    spec.model.clone_from(&version.model);
-    spec.version = version.version;
-    let image_id = image(app, &mut spec, &version)?;
-    if request.keep_replicas {
-        spec.replicas = serving.map_or(1, |spec| spec.replicas);
-    }
-    replicas_in_range(spec.replicas)?;
-    if spec.entry.is_none() {
-        spec.entry = models::entry(app, &version.manifest)?;
-    }
-    let pin = ModelPin {
-        manifest: version.manifest.clone(),
-        format: version.format,
-        labels: version.aliases.clone(),
-    };
-    let record = next_record(before.as_ref(), spec, image_id, pin, engine);
-    let changed = before.as_ref() != Some(&record);
-    if changed {
-        pin_revision(app, &record.target)?;
-        app.state.put_service(&record)?;
-        let spec = &record.target.spec;
-        app.event(
-            &format!("service/{}", spec.name),
-            "service.declared",
-            &format!(
-                "Revision {}: {}@{}, {} replicas.",
-                record.target.number, spec.model, spec.version, spec.replicas
-            ),
-        );
-    }
-    app.try_again(&record.target.spec.name);
-    Ok((status_of(app, &record), changed))
-}
-
-/// The engine of a service: a service that runs stays where it is.
-fn engine(app: &App, asked: Option<&str>, before: Option<&ServiceRecord>) -> Result<String, ApiError> {
-    let Some(before) = before else { return engines::choose(app, asked) };
-    let runs_on = &before.engine;
-    if let Some(asked) = asked.filter(|asked| asked != runs_on) {
-        engines::choose(app, Some(asked))?;
-        let name = &before.target.spec.name;
-        let message = if before.deleting {
-            format!("`{name}` is still being deleted from the engine `{runs_on}`")
-        } else {
-            format!("`{name}` runs on the engine `{runs_on}`")
-        };
-        return Err(ApiError::new(ErrorCode::Conflict, message).with_hint(format!(
-            "`slipway delete {name}` first, or deploy under another name with `--name`"
-        )));
-    }
-    Ok(runs_on.clone())
-}
-
-/// A new revision when anything but the replica count differs; the same one otherwise.
-fn next_record(
-    before: Option<&ServiceRecord>,
-    spec: ServiceSpec,
-    image_id: Digest,
-    model: ModelPin,
-    engine: String,
-) -> ServiceRecord {
-    let first = |number| ServiceRecord {
-        target: Revision { number, spec: spec.clone(), image_id: image_id.clone(), model: model.clone() },
-        stable: None,
-        deleting: false,
-        restarts: 0,
-        engine: engine.clone(),
-        exposure: None,
-    };
-    let Some(before) = before else { return first(1) };
-    if before.deleting {
-        // Replicas of the one that goes may still run: their revision number must not mean this one.
-        return first(before.target.number + 1);
-    }
-    let old = &before.target;
-    // A moved alias changes labels alone, which is no reason to replace replicas.
-    let same = ServiceSpec { replicas: spec.replicas, ..old.spec.clone() } == spec
-        && old.image_id == image_id
-        && old.model.manifest == model.manifest;
-    let mut record = before.clone();
-    if same {
-        record.target.spec.replicas = spec.replicas;
-    } else {
-        record.target = Revision { number: old.number + 1, spec, image_id, model };
-    }
-    record
-}
-
-/// The image to serve in: the one that was asked for, else the one that the model was trained in.
-fn image(app: &App, spec: &mut ServiceSpec, version: &ModelVersion) -> Result<Digest, ApiError> {
-    if !spec.image.is_empty() {
-        return images::find(app, &spec.image);
-    }
-    let id = version.lineage.image.clone().ok_or_else(|| {
-        invalid(format!(
-            "{}@{} was not trained here, so its image is not known",
-            version.model, version.version
-        ))
-        .with_hint("name an image that has the model's framework with `--image`")
-    })?;
-    spec.image = id.to_string();
-    images::find(app, id.as_str()).map_err(|error| {
-        if error.code != ErrorCode::NotFound {
-            return error;
-        }
-        let reference = format!("{}@{}", version.model, version.version);
-        ApiError::new(
-            ErrorCode::NotFound,
-            format!("the image that {reference} was trained in is not here: {id}"),
-        )
-        .with_hint("pull it by the name under which it was pushed, or name another one with `--image`")
-    })
-}
-
-fn replicas_in_range(replicas: u32) -> Result<(), ApiError> {
+/// Refuses a replica count that can only be a mistake.
+pub fn replicas_in_range(replicas: u32) -> Result<(), ApiError> {
     if replicas > MAX_REPLICAS {
         return Err(invalid(format!(
             "{replicas} replicas are more than one machine runs: at most {MAX_REPLICAS}"
@@ -256,13 +60,79 @@ pub fn expose(app: &Arc<App>, request: &ExposeRequest) -> Result<ServiceStatus, 
             "`gateway.listen` in the settings file says where the gateway listens; `expose` is for services on a cluster",
         ));
     }
-    if record.exposure.as_ref() != Some(&request.exposure) {
-        record.exposure = Some(request.exposure.clone());
+    let mut exposure = request.exposure.clone();
+    let mut more = None;
+    if record.target.model.is_none() {
+        more = way_to_image(app, &record.target, request.port, &mut exposure)?;
+    }
+    if let Some(port) = more {
+        record.target.number += 1;
+        record.target.spec.port = Some(port);
+        pin_revision(app, &record.target)?;
+    }
+    if record.exposure.as_ref() != Some(&exposure) || more.is_some() {
+        record.exposure = Some(exposure.clone());
         app.state.put_service(&record)?;
-        app.event(&format!("service/{name}"), "service.exposed", &request.exposure.to_string());
+        app.event(&format!("service/{name}"), "service.exposed", &exposure.to_string());
     }
     app.try_again(name);
     status(app, name)
+}
+
+/// Fits the way to an image that is run as it is. Gives the port that it listens on where nobody knew one before.
+fn way_to_image(
+    app: &App,
+    revision: &Revision,
+    asked: Option<u16>,
+    exposure: &mut Exposure,
+) -> Result<Option<u16>, ApiError> {
+    let name = &revision.spec.name;
+    match (container_port(app, revision)?, asked) {
+        (None, Some(asked)) => return Ok(Some(asked)),
+        (None, None) => {
+            let image = &revision.spec.image;
+            return Err(invalid(format!(
+                "nobody says on which port `{name}` listens: {image} does not expose one"
+            ))
+            .with_hint("`--port PORT` says it"));
+        }
+        (Some(known), None) => match exposure {
+            Exposure::NodePort { port, .. } | Exposure::LoadBalancer { port } => *port = known,
+            Exposure::ClusterIp | Exposure::Host { .. } => {}
+        },
+        (Some(known), Some(asked)) => {
+            let own = matches!(exposure, Exposure::ClusterIp | Exposure::Host { .. });
+            if own && asked != known {
+                return Err(invalid(format!("`{name}` listens on port {known}, and is reached there"))
+                    .with_hint(format!(
+                        "leave `--port` out, or say that it listens elsewhere: `slipway deploy {name} --port {asked}`"
+                    )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Port that a revision whose image is run as it is listens on: the one that was said, else the only one that the image
+/// exposes.
+pub fn container_port(app: &App, revision: &Revision) -> Result<Option<u16>, ApiError> {
+    if revision.model.is_some() || revision.spec.port.is_some() {
+        return Ok(revision.spec.port);
+    }
+    let image = app.store.image(&revision.image_id).map_err(images::store_error)?;
+    let exposed = image.config.config().as_ref().and_then(|config| config.exposed_ports().as_ref());
+    Ok(exposed.and_then(|ports| only_port(ports)))
+}
+
+/// The only TCP port of an image's configuration, such as `8080/tcp`.
+fn only_port(exposed: &[String]) -> Option<u16> {
+    let tcp = |text: &String| match text.split_once('/') {
+        None => text.parse().ok(),
+        Some((port, protocol)) if protocol.eq_ignore_ascii_case("tcp") => port.parse().ok(),
+        Some(_) => None,
+    };
+    let mut ports = exposed.iter().filter_map(tcp);
+    ports.next().filter(|port| *port > 0 && ports.next().is_none())
 }
 
 /// Lets a service's replicas drain and end, then forgets it.
@@ -290,12 +160,16 @@ pub fn status(app: &App, name: &str) -> Result<ServiceStatus, ApiError> {
     let mut status = status_of(app, &record);
     // Without a ready replica the answer is known, and asking would count as a failed request.
     let any_ready = status.replicas.iter().any(|replica| replica.state == ReplicaState::Ready);
-    status.reachable = Some(match app.engines.endpoint(&record) {
-        Endpoint::Gateway => any_ready && data_plane::answers(app, name),
-        // The gateway there learns of replicas a moment after the engine does.
-        Endpoint::Url { url, reachable } => reachable && data_plane::answers_at(&url, name).unwrap_or(true),
-        Endpoint::Pending { .. } => false,
-    });
+    status.reachable = match app.engines.endpoint(&record) {
+        Endpoint::Gateway => Some(any_ready && data_plane::answers(app, name)),
+        // The gateway there learns of replicas a moment after the engine does. What an image itself runs is not asked.
+        Endpoint::Url { url, reachable } => Some(
+            reachable
+                && (record.target.model.is_none() || data_plane::answers_at(&url, name).unwrap_or(true)),
+        ),
+        Endpoint::Pending { .. } => Some(false),
+        Endpoint::Nowhere => None,
+    };
     Ok(status)
 }
 
@@ -304,7 +178,8 @@ pub fn list(app: &App) -> Result<Vec<ServiceStatus>, ApiError> {
     Ok(app.state.services()?.iter().map(|record| status_of(app, record)).collect())
 }
 
-fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
+/// A service and its replicas as last seen.
+pub fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
     let name = &record.target.spec.name;
     let (replicas, trouble) = app.engines.replicas_of(record);
     let status = |replica: ObservedReplica| ReplicaStatus {
@@ -314,16 +189,21 @@ fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         started_at: replica.started_at,
         reason: replica.reason,
     };
+    let endpoint = app.engines.endpoint(record);
     ServiceStatus {
         spec: record.target.spec.clone(),
         image_id: record.target.image_id.clone(),
         revision: record.target.number,
         replicas: replicas.into_iter().map(status).collect(),
         restarts: record.restarts,
-        url: match app.engines.endpoint(record) {
+        pending: match &endpoint {
+            Endpoint::Pending { reason } => Some(reason.clone()),
+            Endpoint::Gateway | Endpoint::Url { .. } | Endpoint::Nowhere => None,
+        },
+        url: match endpoint {
             Endpoint::Gateway => format!("http://{}", app.settings.values.gateway.listen),
             Endpoint::Url { url, .. } => url,
-            Endpoint::Pending { .. } => String::new(),
+            Endpoint::Pending { .. } | Endpoint::Nowhere => String::new(),
         },
         reachable: None,
         failing: app.failing(name, record.target.number),
@@ -354,7 +234,8 @@ pub fn top(app: &App, name: Option<&str>) -> Result<Vec<ReplicaUsage>, ApiError>
 pub fn pin_revision(app: &App, revision: &Revision) -> Result<(), ApiError> {
     let name = format!("{}/{}", revision.spec.name, revision.number);
     app.store.pin(PIN, &format!("{name}/image"), &revision.image_id).map_err(images::store_error)?;
-    app.store.pin(PIN, &format!("{name}/model"), &revision.model.manifest).map_err(images::store_error)
+    let Some(model) = &revision.model else { return Ok(()) };
+    app.store.pin(PIN, &format!("{name}/model"), &model.manifest).map_err(images::store_error)
 }
 
 /// Lets go of revisions of a service but those of `keep`.
@@ -388,7 +269,7 @@ pub fn drop_stale_pins(app: &App) -> Result<(), ApiError> {
 
 /// Whether any service uses a model's manifest.
 pub fn uses_model(app: &App, manifest: &Digest) -> Result<Option<String>, ApiError> {
-    let uses = |revision: &Revision| revision.model.manifest == *manifest;
+    let uses = |revision: &Revision| revision.model.as_ref().is_some_and(|model| model.manifest == *manifest);
     let found = app
         .state
         .services()?
@@ -404,67 +285,16 @@ fn invalid(reason: String) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slipway_types::model::ModelFormat;
-
-    fn pin(seed: u8) -> ModelPin {
-        ModelPin { manifest: Digest::from_sha256([seed; 32]), format: ModelFormat::Onnx, labels: Vec::new() }
-    }
 
     #[test]
-    fn settings_that_are_not_given_stay() {
-        let mut old = ServiceSpec { env: vec!["A=1".into(), "B=2".into()], ..ServiceSpec::default() };
-        old.limits.memory = Some(1 << 30);
-        old.batch.max_size = 8;
-        old.max_body = Some(5);
-        let mut spec = ServiceSpec::default();
-        Changes::default().apply(&mut spec, Some(&old));
-        assert_eq!(spec, old);
-        let given = Changes {
-            memory: Some(2),
-            batch_delay_us: Some(7),
-            env: vec!["A=3".into(), "C=4".into()],
-            ..Changes::default()
-        };
-        given.apply(&mut spec, Some(&old));
-        assert_eq!((spec.limits.memory, spec.batch.max_size, spec.batch.max_delay_us), (Some(2), 8, 7));
-        assert_eq!(spec.env, ["B=2", "A=3", "C=4"]);
-        given.apply(&mut spec, None);
-        assert_eq!((spec.batch.max_size, spec.max_body), (Batch::default().max_size, None));
-    }
-
-    #[test]
-    fn only_real_changes_make_a_revision() {
-        let image = Digest::from_sha256([1; 32]);
-        let spec = ServiceSpec {
-            name: "a".into(),
-            model: "m".into(),
-            version: 1,
-            replicas: 1,
-            ..Default::default()
-        };
-        let first = next_record(None, spec.clone(), image.clone(), pin(1), NATIVE.to_owned());
-        assert_eq!(first.target.number, 1);
-        let same = next_record(Some(&first), spec.clone(), image.clone(), pin(1), NATIVE.to_owned());
-        assert_eq!(same, first);
-        let scaled = next_record(
-            Some(&first),
-            ServiceSpec { replicas: 3, ..spec.clone() },
-            image.clone(),
-            pin(1),
-            NATIVE.to_owned(),
-        );
-        assert_eq!((scaled.target.number, scaled.target.spec.replicas), (1, 3));
-        let mut going = first.clone();
-        going.deleting = true;
-        let again = next_record(Some(&going), spec.clone(), image.clone(), pin(1), NATIVE.to_owned());
-        assert_eq!((again.target.number, again.deleting), (2, false));
-        let labelled = ModelPin { labels: vec!["champion".into()], ..pin(1) };
-        assert_eq!(
-            next_record(Some(&first), spec.clone(), image.clone(), labelled, NATIVE.to_owned()).target.number,
-            1
-        );
-        let updated =
-            next_record(Some(&first), ServiceSpec { version: 2, ..spec }, image, pin(2), NATIVE.to_owned());
-        assert_eq!((updated.target.number, updated.stable), (2, None));
+    fn one_exposed_port_is_the_port() {
+        let port =
+            |exposed: &[&str]| only_port(&exposed.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+        assert_eq!(port(&["8080/tcp"]), Some(8080));
+        assert_eq!(port(&["8080"]), Some(8080));
+        assert_eq!(port(&["53/udp", "8080/TCP"]), Some(8080));
+        for none in [&[][..], &["80/tcp", "443/tcp"], &["53/udp"], &["x/tcp"], &["0/tcp"]] {
+            assert_eq!(port(none), None, "{none:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
 use super::fingerprint::Fingerprint;
-use super::{App, builds, runs, services};
+use super::{App, builds, declare, runs, services};
 
 /// How long replicas may take until they answer: as long as the reconciler gives one to start.
 const READY_LIMIT: Duration = Duration::from_secs(300);
@@ -42,8 +42,8 @@ pub fn up(
     spec.image = image.to_string();
     spec.model = format!("{}@{version}", request.train.project);
     let engine = request.train.engine.clone();
-    let declare = services::Declare { spec, keep_replicas: false, change: None, engine };
-    let (status, declared) = services::declare(app, declare)?;
+    let request = declare::Declare { spec, keep_replicas: false, change: None, engine, no_model: false };
+    let (status, declared) = declare::declare(app, request)?;
     let ready = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
         changed: built.executed > 0 || trained || declared,

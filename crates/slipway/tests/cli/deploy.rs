@@ -47,7 +47,7 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     assert_eq!((&top[0]["service"], &top[0]["memory_limit"]), (&"tiny".into(), &(300 << 20).into()), "{top}");
     assert!(top[0]["memory"].as_u64().unwrap() > 1 << 20, "{top}");
     assert!(s.run(&["top"]).ok().contains("tiny"));
-    s.run(&["top", "nobody"]).fails(1);
+    s.run(&["top", "nobody"]).fails(3);
 
     // An alias that was set after the replicas started.
     let champion = "/v1/models/tiny/labels/champion:predict";
@@ -96,5 +96,22 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     wait_for("the gateway's end", Duration::from_secs(10), || {
         (!std::path::Path::new(&format!("/proc/{gateway}")).exists()).then_some(())
     });
+    s.finish();
+}
+
+#[test]
+fn this_host_serves_models_and_no_image_alone() {
+    let s = Slipway::new();
+    s.busybox();
+    let refused = s.run(&["deploy", "my_model", "--image", "box"]).fails(2);
+    for part in ["no model `my_model`", "by clusters", "slipway run -d", "--engine"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    assert!(s.run(&["deploy", "my_model", "--image", "box", "--no-model"]).fails(2).contains("by clusters"));
+    // Without an image, with a version or with an alias it is a model that is meant.
+    for reference in ["my_model", "my_model@1", "my_model@champion"] {
+        s.run(&["deploy", reference]).fails(3);
+    }
+    s.run(&["deploy", "my_model@1", "--image", "box"]).fails(3);
     s.finish();
 }

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     registry: Option<String>,
     /// Pods of Slipway's gateway before the services; with 0, clients reach the services' pods themselves
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
     gateway_replicas: u32,
     #[command(flatten)]
     exposure: ExposureArgs,

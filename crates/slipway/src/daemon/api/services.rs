@@ -10,10 +10,11 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use slipway_types::expose::ExposeRequest;
 use slipway_types::image::TransferEvent;
+use slipway_types::preview::Preview;
 use slipway_types::publish::{PublishEvent, PublishRequest};
 use slipway_types::service::{ReplicaUsage, ServiceStatus};
 
-use super::super::{App, publish, services};
+use super::super::{App, declare, preview, publish, services};
 use super::{Answer, Body, blocking, stream};
 
 pub fn routes() -> Router<Arc<App>> {
@@ -24,14 +25,16 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/services/scale", post(scale))
         .route("/v1/services/expose", post(expose))
         .route("/v1/services/publish", post(publish))
+        .route("/v1/services/preview", post(preview))
+        .route("/v1/service/diff", get(diff))
 }
 
 async fn list(State(app): State<Arc<App>>) -> Answer<Vec<ServiceStatus>> {
     blocking(move || services::list(&app)).await.map(Json)
 }
 
-async fn declare(State(app): State<Arc<App>>, Body(body): Body<services::Declare>) -> Answer<ServiceStatus> {
-    blocking(move || services::declare(&app, body).map(|(status, _)| status)).await.map(Json)
+async fn declare(State(app): State<Arc<App>>, Body(body): Body<declare::Declare>) -> Answer<ServiceStatus> {
+    blocking(move || declare::declare(&app, body).map(|(status, _)| status)).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -68,6 +71,14 @@ async fn scale(State(app): State<Arc<App>>, Body(asked): Body<Scale>) -> Answer<
 
 async fn expose(State(app): State<Arc<App>>, Body(asked): Body<ExposeRequest>) -> Answer<ServiceStatus> {
     blocking(move || services::expose(&app, &asked)).await.map(Json)
+}
+
+async fn preview(State(app): State<Arc<App>>, Body(asked): Body<preview::PreviewRequest>) -> Answer<Preview> {
+    blocking(move || preview::declaration(&app, asked)).await.map(Json)
+}
+
+async fn diff(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<Preview> {
+    blocking(move || preview::differences(&app, &one.name)).await.map(Json)
 }
 
 async fn publish(State(app): State<Arc<App>>, Body(request): Body<PublishRequest>) -> Response {

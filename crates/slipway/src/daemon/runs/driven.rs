@@ -1,6 +1,6 @@
 //! Runs on another engine than this host: driven from here to their end, by whichever daemon lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -274,9 +274,7 @@ impl Write for Bounded {
 
 /// A model that was made and does not come back stays where it is.
 fn kept_there(keeping: &Keeping, error: ApiError) -> ApiError {
-    if let Err(error) = std::fs::remove_file(keeping.folder.join(PLAN)) {
-        tracing::warn!(%error, run = keeping.id, "the plan of a run is not dropped");
-    }
+    drop_plan(&keeping.app, &keeping.id);
     let text = format!(
         "training succeeded, but its model cannot be fetched; it stays on the engine `{}`",
         keeping.engine
@@ -291,24 +289,17 @@ fn leave(app: &Arc<App>, status: &RunStatus) {
     let plan = plan_file(app, &status.id);
     let mut pause = PAUSE;
     while plan.exists() {
-        let removed = app.engines.driver(app, &status.engine).and_then(|driver| driver.remove(&status.id));
-        let gone = match removed {
-            Ok(()) => true,
+        match remove(app, status) {
+            Ok(()) => return,
             Err(error) if error.code == ErrorCode::NotFound => {
                 let text = format!("The engine `{}` is not known any more.", status.engine);
                 app.event(&format!("run/{}", status.id), "run.abandoned", &text);
-                true
+                drop_plan(app, &status.id);
+                return;
             }
             Err(error) => {
                 tracing::warn!(error = error.chain(), run = status.id, "a run is not removed yet");
-                false
             }
-        };
-        if gone {
-            if let Err(error) = std::fs::remove_file(&plan) {
-                tracing::error!(%error, run = status.id, "the plan of a run is not dropped");
-            }
-            return;
         }
         let again = Instant::now() + pause;
         pause = (pause * 2).min(LONGEST);
@@ -318,6 +309,29 @@ fn leave(app: &Arc<App>, status: &RunStatus) {
             }
             std::thread::sleep(LOOK);
         }
+    }
+}
+
+/// Removes what the engine has of a run.
+fn remove(app: &Arc<App>, status: &RunStatus) -> Result<(), ApiError> {
+    app.engines.driver(app, &status.engine)?.remove(&status.id)?;
+    drop_plan(app, &status.id);
+    Ok(())
+}
+
+/// Removes what an engine still has of runs that are done: it is about to be forgotten.
+pub fn clear(app: &Arc<App>, engine: &str) -> Result<(), ApiError> {
+    let done = app.state.runs(None)?.into_iter().filter(|run| run.engine == engine && run.state.is_final());
+    let mut left = done.filter(|run| plan_file(app, &run.id).exists());
+    left.try_for_each(|status| remove(app, &status))
+}
+
+fn drop_plan(app: &App, id: &str) {
+    match std::fs::remove_file(plan_file(app, id)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::error!(%error, run = id, "the plan of a run is not dropped");
+        }
+        _ => {}
     }
 }
 
@@ -340,6 +354,8 @@ struct Kept {
     log: GangLog,
     metrics: BTreeMap<String, f64>,
     reported: Instant,
+    /// What was told: each attempt finds the same.
+    warned: BTreeSet<String>,
 }
 
 impl Keeping {
@@ -358,6 +374,7 @@ impl Keeping {
             status: status.clone(),
             plan,
             reported: Instant::now(),
+            warned: BTreeSet::new(),
         };
         Ok(Self {
             app: Arc::clone(app),
@@ -424,6 +441,9 @@ impl Keeper for Keeping {
     }
 
     fn warning(&self, text: &str) {
+        if !self.lock().warned.insert(text.to_owned()) {
+            return;
+        }
         self.app.event(&format!("run/{}", self.id), "run.warning", text);
     }
 

@@ -38,7 +38,7 @@ pub fn stream(
         loop {
             if status.engine != NATIVE
                 && let Some(note) = notes.next(app, &status.id)
-                && !send(RunEvent::Note(note))
+                && !send(RunEvent::Note { text: note })
             {
                 return;
             }

@@ -13,19 +13,19 @@ use crate::support::{Slipway, http_at, kill, tiny_project, wait_for, workspace};
 const ONE: &str = "{\"instances\": [[1, 2]]}";
 
 /// The service as the API shows it.
-fn service(s: &Slipway, name: &str) -> Value {
+pub fn service(s: &Slipway, name: &str) -> Value {
     let text = s.run(&["services", name, "--format", "json"]).ok();
     serde_json::from_str::<Value>(&text).unwrap()[0].clone()
 }
 
 /// Where it answers.
-fn address(s: &Slipway, name: &str) -> SocketAddr {
+pub fn address(s: &Slipway, name: &str) -> SocketAddr {
     let url = service(s, name)["url"].as_str().unwrap().to_owned();
     url.strip_prefix("http://").unwrap().parse().expect(&url)
 }
 
 /// Asks for predictions until told to end; counts what was not answered with 200.
-struct Load<'a> {
+pub struct Load<'a> {
     address: SocketAddr,
     path: &'a str,
     body: &'a str,
@@ -35,11 +35,12 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    fn during<T>(self, work: impl FnOnce() -> T) -> T {
+    pub fn during<T>(self, work: impl FnOnce() -> T) -> T {
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !self.ended.load(Ordering::Relaxed) {
-                    let (status, answer) = http_at(self.address, "POST", self.path, self.body);
+                    let method = if self.body.is_empty() { "GET" } else { "POST" };
+                    let (status, answer) = http_at(self.address, method, self.path, self.body);
                     self.asked.fetch_add(1, Ordering::Relaxed);
                     if status != 200 {
                         eprintln!("{status}: {answer}");
@@ -58,7 +59,7 @@ impl Load<'_> {
     }
 }
 
-fn load<'a>(address: SocketAddr, path: &'a str, body: &'a str) -> Load<'a> {
+pub fn load<'a>(address: SocketAddr, path: &'a str, body: &'a str) -> Load<'a> {
     Load {
         address,
         path,
@@ -87,8 +88,6 @@ pub(super) fn use_cluster(s: &Slipway, cluster: &Cluster) {
         &cluster.registry,
         "--type",
         "NodePort",
-        "--gateway-replicas",
-        "0",
     ]);
     assert_eq!(used.code, 0, "{}", used.stderr);
     assert!(used.stdout.contains(&format!("namespace {}", cluster.namespace)), "{}", used.stdout);

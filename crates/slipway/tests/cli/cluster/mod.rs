@@ -4,6 +4,7 @@
 mod engine;
 mod export;
 mod gateway;
+mod image;
 mod train;
 
 use std::net::SocketAddr;
