@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,8 @@ pub struct App {
     pub run_fate: Mutex<()>,
     /// Revisions of services that do not come up, and why.
     failing: Mutex<failing::Failing>,
+    /// Threads that drive runs elsewhere.
+    driving: AtomicUsize,
     stopping: AtomicBool,
     stop: Notify,
 }
@@ -183,6 +185,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     if reconciler.join().is_err() {
         tracing::error!("a reconciler panicked");
     }
+    runs::settle(&app);
     // Streams of clients that went silent must not keep the daemon up.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
@@ -214,6 +217,7 @@ impl App {
             busy: Mutex::new(BTreeSet::new()),
             run_fate: Mutex::new(()),
             failing: Mutex::default(),
+            driving: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         }

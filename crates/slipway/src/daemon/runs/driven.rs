@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ const PAUSE: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(60);
 /// How often it is looked what is wanted meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the daemon's end waits for those who drive.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// How long a cancelled run waits for an engine that cannot be reached.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a model that is ready is asked for.
@@ -38,7 +41,9 @@ const TAR_MARGIN: u64 = 64 << 20;
 /// Sees a run to its end on a thread of its own.
 pub(super) fn follow(app: &Arc<App>, status: RunStatus, spec: RunSpec) {
     let owner = Arc::clone(app);
+    let driving = Driving::begin(app);
     let started = std::thread::Builder::new().name(format!("run {}", status.id)).spawn(move || {
+        let _driving = driving;
         let mut status = status;
         let fate = match Keeping::open(&owner, &status, spec.gang.ranks) {
             Ok(keeping) => conclude(&keeping, &spec),
@@ -58,6 +63,30 @@ pub(super) fn follow(app: &Arc<App>, status: RunStatus, spec: RunSpec) {
     });
     if let Err(error) = started {
         tracing::error!(%error, "cannot follow a run");
+    }
+}
+
+/// Waits a moment until whoever drives a run has left it: the runtime that they use is about to end.
+pub fn settle(app: &App) {
+    let until = Instant::now() + SETTLE_TIME;
+    while app.driving.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+        std::thread::sleep(LOOK / 10);
+    }
+}
+
+/// A thread that drives a run.
+struct Driving(Arc<App>);
+
+impl Driving {
+    fn begin(app: &Arc<App>) -> Self {
+        app.driving.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(app))
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.driving.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -21,7 +21,7 @@ use slipway_types::model::{Lineage, MODEL_NAME_RULE, valid_model_name};
 use slipway_types::run::{Gang, RunSpec, RunState, RunStatus};
 use slipway_types::{ApiError, ErrorCode};
 
-pub use self::driven::clear;
+pub use self::driven::{clear, settle};
 pub use self::driver::{Driver, End, Keeper, Line, Order, Plan, Wanted};
 use self::finish::finish;
 pub use self::native::container;
