@@ -14,7 +14,7 @@ use super::ignore::Ignore;
 use super::root::Owner;
 use crate::store::FileStamp;
 
-pub(crate) use digest::{HashCache, content_digest, fill_hashes, kept_xattr};
+pub(crate) use digest::{HashCache, content_digest, fill_hashes, fill_xattrs, kept_xattr};
 pub(crate) use scan::{Excluding, Rules, Verdict, folder_alone, scan};
 
 /// Most entries that one COPY may bring.
