@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod carrier;
+mod http_client;
 pub mod model;
 pub mod registry;
 pub mod store;

@@ -49,17 +49,20 @@ pub(crate) fn prepare(
     }
     let folder = dir.join("volumes");
     crate::containers::folder(&folder, 0o700)?;
+    let root = mount_detached(lowers, &dir.join("upper"), &dir.join("work"), false)
+        .map_err(|error| NativeError::Root { id: id.clone(), source: error })?;
     let mut mounts = Vec::with_capacity(spec.volumes.len() + spec.mounts.len());
     for (number, target) in spec.volumes.iter().enumerate() {
         let source = folder.join(number.to_string());
         let failed = |source| NativeError::Volume { id: id.clone(), target: target.clone(), source };
-        let root = mount_detached(lowers, &dir.join("upper"), &dir.join("work"), false)
-            .map_err(|error| NativeError::Root { id: id.clone(), source: error })?;
+        let root = root.try_clone().map_err(io("open the root file system for", &source))?;
         if !copy_folder_out(root, target, &source).map_err(failed)? {
             std::fs::DirBuilder::new().mode(0o755).create(&source).map_err(io("create", &source))?;
         }
         mounts.push(Mount::Bind { source, target: target.clone(), read_only: false });
     }
+    // The overlay is gone with its last descriptor, and only then may the container's own take its upper folder.
+    drop(root);
     mounts.extend(spec.mounts.iter().cloned());
     mounts.sort_by_key(|mount| target_of(mount).components().count());
     Ok(mounts)

@@ -6,14 +6,15 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{LAST_MODIFIED, LOCATION};
+use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use slipway_types::ErrorCode;
 
 use super::runner::CancelFlag;
+use crate::http_client;
 use crate::registry::{TlsFault, tls_fault};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the reply's headers, and each further piece of its body, may take.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const CANCEL_POLL: Duration = Duration::from_millis(100);
@@ -116,6 +117,18 @@ pub(crate) struct Fetched {
     pub(crate) modified: Option<i64>,
 }
 
+/// Whether ADD fetches a source from a URL.
+pub(crate) fn is_remote(text: &str) -> bool {
+    ["http://", "https://", "ftp://"].iter().any(|start| text.starts_with(start))
+}
+
+/// Whether a source is a Git repository.
+pub(crate) fn is_git(text: &str) -> bool {
+    let path = text.split(['#', '?']).next().unwrap_or_default();
+    ["git://", "ssh://", "git@"].iter().any(|start| text.starts_with(start))
+        || (is_remote(text) && path.ends_with(".git"))
+}
+
 /// The URL without what nobody should read in a message.
 pub(crate) fn shown(url: &Url) -> String {
     redacted(url.as_str())
@@ -194,36 +207,17 @@ async fn cancelled(cancel: &CancelFlag) {
 }
 
 fn client(trust: Option<&[u8]>) -> Result<Client, FetchError> {
-    // The program installs the provider; tests and other users of this library may not have.
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
     let extra = match trust {
         Some(pem) => Certificate::from_pem_bundle(pem).map_err(FetchError::Trust)?,
         None => Vec::new(),
     };
-    let builder = || {
-        Client::builder()
-            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            // Proxies would be read from the environment, which libraries here never do.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::custom(|attempt| {
-                let weaker = attempt.previous().last().is_some_and(|from| weakens(from, attempt.url()));
-                if weaker || attempt.previous().len() > MAX_REDIRECTS {
-                    attempt.stop()
-                } else {
-                    attempt.follow()
-                }
-            }))
-            .referer(false)
+    let redirect = || {
+        Policy::custom(|attempt| {
+            let weaker = attempt.previous().last().is_some_and(|from| weakens(from, attempt.url()));
+            if weaker || attempt.previous().len() > MAX_REDIRECTS { attempt.stop() } else { attempt.follow() }
+        })
     };
-    builder()
-        .tls_certs_merge(extra)
-        .build()
-        // A machine without a bundle of certificates still reaches servers over plain HTTP.
-        .or_else(|_| builder().tls_certs_only([]).build())
-        .map_err(FetchError::Trust)
+    http_client::client(extra, redirect).map_err(FetchError::Trust)
 }
 
 async fn transfer(
@@ -324,6 +318,22 @@ mod tests {
         }
         for torn in ["https://me:p#w@h/x", "https://me:x?w@h/f", "http://u:w@", "http://u:w@[::/x"] {
             assert!(!redacted(torn).contains("w@"), "{}", redacted(torn));
+        }
+    }
+
+    #[test]
+    fn repositories_are_told_from_files() {
+        for (source, remote, git) in [
+            ("https://h/x.git", true, true),
+            ("https://h/x.git#main:dir", true, true),
+            ("https://h/x.git.txt", true, false),
+            ("ftp://h/x", true, false),
+            ("git://h/x", false, true),
+            ("ssh://git@h/x", false, true),
+            ("git@h:x.git", false, true),
+            ("x.git", false, false),
+        ] {
+            assert_eq!((is_remote(source), is_git(source)), (remote, git), "{source}");
         }
     }
 

@@ -9,6 +9,7 @@ use slipway_types::image::BlobState;
 use super::Progress;
 use super::error::{PushError, RequestError};
 use super::manifest::OCI_MANIFEST;
+use super::push::check_pin;
 use super::shared::{BlobProgress, Shared};
 use super::upload::{Content, Uploader};
 use crate::carrier::Carrier;
@@ -20,16 +21,13 @@ pub(super) async fn push(
     reference: &Reference,
     progress: Progress,
 ) -> Result<bool, PushError> {
-    let name = reference.to_string();
-    if reference.digest().is_some_and(|pinned| pinned != carrier.digest()) {
-        return Err(PushError::OtherDigest { reference: name, manifest: carrier.digest().clone() });
-    }
-    let failed = |e: RequestError| PushError::Request { reference: name.clone(), source: Box::new(e) };
-    let session = shared.retries.run(|| shared.session(reference.registry())).await.map_err(failed)?;
+    check_pin(reference, carrier.digest())?;
+    let failed =
+        |e: RequestError| PushError::Request { reference: reference.to_string(), source: Box::new(e) };
     let (config, config_bytes) = carrier.config();
     let (layer, content) = carrier.layer();
     let told = Arc::clone(&progress);
-    let uploader = Uploader { session, repository: reference.repository().to_owned(), progress };
+    let uploader = Uploader::open(shared, reference, progress).await.map_err(failed)?;
     let target = reference.tag().unwrap_or(carrier.digest().as_str());
     if uploader.has_manifest(carrier.digest(), OCI_MANIFEST, target).await.map_err(failed)? {
         BlobProgress::new(told, layer.digest.clone(), BlobState::Exists, Some(layer.size))

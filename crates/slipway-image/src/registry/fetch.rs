@@ -42,7 +42,7 @@ pub(crate) async fn fetch_manifest(
         url: session.url(repository, &format!("manifests/{reference}")),
         headers,
         scope: &Scope::pull(&session.repository(repository)),
-        what: &format!("manifest {repository}{}{reference}", separator(reference)),
+        what: &manifest_name(repository, reference),
     };
     let response = session.send(&call).await?;
     let (headers, bytes) = read_capped(host, "manifest", response, MAX_MANIFEST).await?;
@@ -106,7 +106,8 @@ pub(crate) async fn fetch_config(
     Ok(bytes)
 }
 
-/// What stands between a repository and a tag, or a digest.
-pub(crate) fn separator(target: &str) -> char {
-    if target.contains(':') { '@' } else { ':' }
+/// What messages call the manifest that a tag or digest names.
+pub(crate) fn manifest_name(repository: &str, target: &str) -> String {
+    let separator = if target.contains(':') { '@' } else { ':' };
+    format!("manifest {repository}{separator}{target}")
 }

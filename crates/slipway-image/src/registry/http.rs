@@ -286,7 +286,8 @@ pub(crate) fn tls_fault(error: &(dyn StdError + 'static)) -> Option<TlsFault> {
     None
 }
 
-fn innermost(error: &(dyn StdError + 'static)) -> String {
+/// The words of the error below all others.
+pub(crate) fn innermost(error: &(dyn StdError + 'static)) -> String {
     let mut current = error;
     while let Some(next) = current.source() {
         current = next;

@@ -47,12 +47,9 @@ impl<'a> Push<'a> {
         progress: Progress,
     ) -> Result<Self, PushError> {
         let name = reference.to_string();
-        let session = shared
-            .retries
-            .run(|| shared.session(reference.registry()))
+        let uploader = Uploader::open(shared, reference, progress)
             .await
             .map_err(|e| PushError::Request { reference: name.clone(), source: Box::new(e) })?;
-        let uploader = Uploader { session, repository: reference.repository().to_owned(), progress };
         Ok(Self { store, name, registry: reference.registry().to_owned(), uploader })
     }
 
@@ -69,14 +66,14 @@ impl<'a> Push<'a> {
         let mounts = self.mounts().await?;
         let ready = match self.original(&image).await? {
             Some((manifest, ready)) => {
-                self.check_pin(reference, &ready.digest)?;
+                check_pin(reference, &ready.digest)?;
                 self.blobs(&manifest.layers, &mounts).await?;
                 self.config(&manifest.config, &image).await?;
                 ready
             }
             None => self.built(&image, compression, &mounts).await?,
         };
-        self.check_pin(reference, &ready.digest)?;
+        check_pin(reference, &ready.digest)?;
         self.manifest(&ready, reference).await?;
         let (store, id, reference, digest) =
             (self.store.clone(), id.clone(), reference.clone(), ready.digest.clone());
@@ -87,22 +84,13 @@ impl<'a> Push<'a> {
     pub async fn artifact(self, digest: &Digest, reference: &Reference) -> Result<Digest, PushError> {
         let lease_of = self.store.clone();
         let _lease = self.blocking(move || Ok(lease_of.lease())).await?;
-        self.check_pin(reference, digest)?;
+        check_pin(reference, digest)?;
         let (manifest, ready) = self.stored_manifest(digest).await?;
         let mounts = HashMap::new();
         self.blobs(&manifest.layers, &mounts).await?;
         self.blobs(std::slice::from_ref(&manifest.config), &mounts).await?;
         self.manifest(&ready, reference).await?;
         Ok(ready.digest)
-    }
-
-    fn check_pin(&self, reference: &Reference, manifest: &Digest) -> Result<(), PushError> {
-        match reference.digest() {
-            Some(pinned) if pinned != manifest => {
-                Err(PushError::OtherDigest { reference: self.name.clone(), manifest: manifest.clone() })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// The manifest that the image came with, if all of it can be sent again. Its digest never changes.
@@ -277,6 +265,16 @@ impl<'a> Push<'a> {
             .await
             .map_err(|_| self.interrupted())?
             .map_err(|e| PushError::Store { reference: self.name.clone(), source: Box::new(e) })
+    }
+}
+
+/// That what a reference pins is what is sent to it.
+pub(super) fn check_pin(reference: &Reference, manifest: &Digest) -> Result<(), PushError> {
+    match reference.digest() {
+        Some(pinned) if pinned != manifest => {
+            Err(PushError::OtherDigest { reference: reference.to_string(), manifest: manifest.clone() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use slipway_types::{Digest, ErrorCode};
 
+/// What the TLS library says of a server whose certificate is that of an authority.
+const AUTHORITY_AS_SERVER: &str = "CaUsedAsEndEntity";
+
 /// One error that a registry reported in its own words (`errors[]` of the distribution API).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryAnswer {
@@ -250,6 +253,11 @@ impl RequestError {
             Self::Connect { host, .. } => {
                 Some(format!("check the registry's address and that it runs, or set a mirror for `{host}` in the settings"))
             }
+            Self::Certificate { host, source } if source.0.contains(AUTHORITY_AS_SERVER) => Some(format!(
+                "{host} presents a certificate authority's own certificate (CA:TRUE, as plain `openssl req -x509` makes \
+                 it), which no server may use: make one with `-addext basicConstraints=critical,CA:FALSE` and name \
+                 it as `ca_file`, or let that authority sign one for the server"
+            )),
             Self::Certificate { host, .. } => Some(format!(
                 "name the certificate authority's PEM file as `ca_file` under `[registries.\"{host}\"]` in the settings"
             )),

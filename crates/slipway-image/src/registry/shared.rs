@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Url};
 use slipway_types::image::RegistrySettings;
 
 use super::auth::AuthCache;
 use super::endpoint::Endpoint;
 use super::error::{NetworkCause, RequestError};
-use super::http::{RetryPolicy, Session, TlsFault, network_error, tls_fault, within};
+use super::http::{RetryPolicy, Session, TlsFault, innermost, network_error, tls_fault, within};
 use super::{CredentialsSource, Progress};
+use crate::http_client;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a probe of a loopback address may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it is remembered whether a loopback address speaks HTTPS.
@@ -127,10 +128,6 @@ fn base_url(scheme: &str, endpoint: &Endpoint) -> Result<Url, RequestError> {
 }
 
 fn build_client(endpoint: &Endpoint) -> Result<Client, RequestError> {
-    // The program installs the provider; tests and other users of this library may not have.
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
     let ca_error = |reason: String| RequestError::CaFile {
         host: endpoint.name.clone(),
         path: endpoint.ca_file.clone().unwrap_or_default(),
@@ -152,21 +149,7 @@ fn build_client(endpoint: &Endpoint) -> Result<Client, RequestError> {
         }
         None => Vec::new(),
     };
-    let builder = || {
-        Client::builder()
-            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            // Proxies would be read from the environment, which libraries here never do.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-    };
-    builder()
-        .tls_certs_merge(extra)
-        .build()
-        // A machine without a bundle of certificates still reaches registries over plain HTTP.
-        .or_else(|_| builder().tls_certs_only([]).build())
-        .map_err(|e| ca_error(e.to_string()))
+    http_client::client(extra, Policy::none).map_err(|e| ca_error(innermost(&e)))
 }
 
 /// Emits at most some ten events a second for one blob.

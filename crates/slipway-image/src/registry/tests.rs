@@ -2,6 +2,7 @@
 
 mod auth;
 mod carry;
+mod certificates;
 mod fake;
 mod fixtures;
 mod lies;

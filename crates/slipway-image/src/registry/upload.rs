@@ -9,16 +9,17 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, Url};
-use slipway_types::Digest;
 use slipway_types::image::BlobState;
+use slipway_types::{Digest, Reference};
 use tokio_util::io::ReaderStream;
 
 use super::Progress;
 use super::auth::Scope;
 use super::error::RequestError;
+use super::fetch::{digest_of, manifest_name};
 use super::http::{Call, Session};
 use super::manifest::Descriptor;
-use super::shared::BlobProgress;
+use super::shared::{BlobProgress, Shared};
 use crate::carrier::Layer;
 use crate::store::Store;
 
@@ -51,6 +52,16 @@ enum Started {
 }
 
 impl Uploader {
+    /// Gets ready to send to the repository of `reference`.
+    pub async fn open(
+        shared: &Arc<Shared>,
+        reference: &Reference,
+        progress: Progress,
+    ) -> Result<Self, RequestError> {
+        let session = shared.retries.run(|| shared.session(reference.registry())).await?;
+        Ok(Self { session, repository: reference.repository().to_owned(), progress })
+    }
+
     fn scope(&self) -> Scope {
         Scope::push(&self.session.repository(&self.repository))
     }
@@ -66,10 +77,8 @@ impl Uploader {
         };
         match self.session.send(&call).await {
             Ok(response) => Ok(content_length(&response).is_none_or(|length| length == blob.size)),
-            Err(e @ (RequestError::Unauthorized { .. } | RequestError::Certificate { .. })) => Err(e),
-            Err(e) if e.is_transient() || matches!(e, RequestError::Connect { .. }) => Err(e),
             // Storage behind a redirect may refuse HEAD; then the upload tells.
-            Err(_) => Ok(false),
+            Err(error) => unless_it_only_refuses(error).map(|()| false),
         }
     }
 
@@ -248,16 +257,14 @@ impl Uploader {
             url: self.session.url(&self.repository, &format!("manifests/{target}")),
             headers,
             scope: &self.scope(),
-            what: &format!("manifest {}:{target}", self.repository),
+            what: &manifest_name(&self.repository, target),
         };
         match self.session.shared.retries.run(|| self.session.send(&call)).await {
             Ok(response) => {
                 let said = response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
                 Ok(said.and_then(|text| text.parse::<Digest>().ok()).as_ref() == Some(digest))
             }
-            Err(e @ (RequestError::Unauthorized { .. } | RequestError::Certificate { .. })) => Err(e),
-            Err(e) if e.is_transient() || matches!(e, RequestError::Connect { .. }) => Err(e),
-            Err(_) => Ok(false),
+            Err(error) => unless_it_only_refuses(error).map(|()| false),
         }
     }
 
@@ -272,11 +279,11 @@ impl Uploader {
             url: self.session.url(&self.repository, &format!("manifests/{target}")),
             headers,
             scope: &self.scope(),
-            what: &format!("manifest {}{}{target}", self.repository, super::fetch::separator(target)),
+            what: &manifest_name(&self.repository, target),
         };
         let send = || self.session.send_with(&call, STALL, |request| Ok(request.body(bytes.clone())));
         let response = self.session.shared.retries.run(send).await?;
-        self.check_digest(&response, "manifest", &super::fetch::digest_of(bytes))
+        self.check_digest(&response, "manifest", &digest_of(bytes))
     }
 
     /// The registry's word about what it got, where it gives one.
@@ -302,6 +309,17 @@ impl Uploader {
         let mut progress =
             BlobProgress::new(Arc::clone(&self.progress), blob.digest.clone(), state, Some(blob.size));
         progress.enter(state, blob.size);
+    }
+}
+
+/// What is left of an error of HEAD: nothing where the server merely refuses, since a PUT may still succeed.
+fn unless_it_only_refuses(error: RequestError) -> Result<(), RequestError> {
+    match error {
+        RequestError::Unauthorized { .. }
+        | RequestError::Certificate { .. }
+        | RequestError::Connect { .. } => Err(error),
+        _ if error.is_transient() => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use slipway_types::Digest;
 
 use super::error::{Result, StoreError};
@@ -37,13 +39,15 @@ impl Store {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&found)
             .map_err(StoreError::io("read", &found))?;
-        let size = file.metadata().map_err(StoreError::io("read", &found))?.len();
         let mut bytes = Vec::new();
         file.take(max_bytes.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(StoreError::io("read", &found))?;
         if bytes.len() as u64 > max_bytes {
-            return Err(StoreError::BlobTooLarge { digest: image.clone(), size, limit: max_bytes });
+            return Err(StoreError::io("read", &found)(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it has more than {max_bytes} bytes"),
+            )));
         }
         Ok(Some(bytes))
     }
@@ -99,24 +103,24 @@ fn look(folders: &[PathBuf], name: &OsString) -> Result<Found> {
     let mut merged = Vec::new();
     for folder in folders {
         let path = folder.join(name);
-        let about = match fs::symlink_metadata(&path) {
-            Ok(about) => about,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(StoreError::io("look up", &path)(e)),
+        let stat = match rustix::fs::lstat(&path) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => continue,
+            Err(e) => return Err(StoreError::io("look up", &path)(e.into())),
         };
-        let kind = about.file_type();
-        if kind.is_dir() {
+        let kind = archive::file_type(&stat);
+        if kind == FileType::Directory {
             let hides = archive::is_opaque(&path);
             merged.push(path);
             if hides {
                 break;
             }
-        } else if !merged.is_empty() || (kind.is_char_device() && about.rdev() == 0) {
+        } else if !merged.is_empty() || archive::is_whiteout(&stat) {
             // A folder above it covers it; a deletion covers what is below.
             break;
-        } else if kind.is_symlink() {
+        } else if kind == FileType::Symlink {
             return fs::read_link(&path).map(Found::Link).map_err(StoreError::io("read the link", &path));
-        } else if kind.is_file() {
+        } else if kind == FileType::RegularFile {
             return Ok(Found::File(path));
         } else {
             return Ok(Found::Nothing);

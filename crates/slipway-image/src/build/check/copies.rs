@@ -8,6 +8,7 @@ use super::paths::{clean, join, name, parent};
 use super::stages::{EarlyCopy, Stages, Step};
 use crate::build::dockerfile::suggest::nearest;
 use crate::build::dockerfile::{Copy, Source, Word};
+use crate::build::fetch::{is_git, is_remote};
 
 /// Endings of files that ADD unpacks.
 const ARCHIVES: [&str; 9] =
@@ -99,7 +100,7 @@ impl Stages<'_, '_> {
                 found.push((String::new(), None));
                 continue;
             };
-            if is_add && is_remote(&text) {
+            if is_add && (is_remote(&text) || is_git(&text)) {
                 found.push((text, None));
                 continue;
             }
@@ -248,11 +249,4 @@ impl Stages<'_, '_> {
             );
         }
     }
-}
-
-/// Whether ADD fetches a source: a URL or a git repository.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "ftp://", "git://", "ssh://", "git@"]
-        .iter()
-        .any(|scheme| source.starts_with(scheme))
 }

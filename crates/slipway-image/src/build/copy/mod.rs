@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use super::context::Everything;
 use super::root::{Found, Owner, Root, make_dir, set_owner};
 use super::runner::CancelFlag;
-use super::tree::{Entry, EntryKind, Tree, TreeError, fill_hashes, scan, stamp_of};
+use super::tree::{Entry, EntryKind, Tree, TreeError, fill_xattrs, scan, stamp_of};
 
 pub use archive::ArchiveError;
 pub(crate) use archive::{Special, sniff};
@@ -50,8 +50,7 @@ pub fn copy_folder_out(root: OwnedFd, path: &Path, to: &Path) -> Result<bool, Co
     let Some(found) = found.filter(Found::is_dir) else { return Ok(false) };
     let entries = scan(&root, &found.path, &Everything, &cancel)?;
     let mut tree = Tree { name: OsString::new(), at: found.path, entries };
-    // Reads the extended attributes as well.
-    fill_hashes(&root, &mut tree, None, true, &cancel)?;
+    fill_xattrs(&root, &mut tree, &cancel)?;
     let (parent, name) = (to.parent().unwrap_or(to), to.file_name().unwrap_or_default());
     let outside = Root::open(parent).map_err(|source| CopyError::Io { path: parent.to_owned(), source })?;
     let writer = Writer { root: &outside, owner: None, mode: None, cancel: &cancel };

@@ -1,5 +1,7 @@
 //! `--chmod`: octal numbers, and letters as the `chmod` command has them.
 
+const OPERATORS: [char; 3] = ['+', '-', '='];
+
 /// Why a mode cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModeError {
@@ -20,13 +22,40 @@ pub(crate) enum ModeChange {
     Symbolic(Vec<Clause>),
 }
 
-/// One operator with its letters: the `go-w` of `u+x,go-w`.
+/// One operator with what stands behind it: the `go-w` of `u+x,go-w`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Clause {
     /// Permission, set-id and sticky bits of those that it is about.
     who: u32,
-    operator: char,
-    letters: String,
+    operator: Operator,
+    what: Vec<Permission>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operator {
+    Add,
+    Remove,
+    Set,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permission {
+    Read,
+    Write,
+    Execute,
+    /// Execution for folders, and for what somebody may execute already.
+    ExecuteIfAny,
+    SetId,
+    Sticky,
+    /// The bits that another class has now.
+    Like(Class),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    User,
+    Group,
+    Others,
 }
 
 impl ModeChange {
@@ -41,28 +70,11 @@ impl ModeChange {
 
 impl Clause {
     fn apply(&self, mode: u32, is_dir: bool) -> u32 {
-        let mut bits = 0;
-        for letter in self.letters.chars() {
-            bits |= match letter {
-                'r' => 0o444,
-                'w' => 0o222,
-                'x' => 0o111,
-                // For folders, and for what somebody may execute already.
-                'X' if is_dir || mode & 0o111 != 0 => 0o111,
-                's' => 0o6000,
-                't' => 0o1000,
-                // The bits that another class has now.
-                'u' => spread(mode >> 6),
-                'g' => spread(mode >> 3),
-                'o' => spread(mode),
-                _ => 0,
-            };
-        }
-        let bits = bits & self.who;
+        let bits = self.what.iter().fold(0, |bits, one| bits | one.bits(mode, is_dir)) & self.who;
         match self.operator {
-            '+' => mode | bits,
-            '-' => mode & !bits,
-            _ => {
+            Operator::Add => mode | bits,
+            Operator::Remove => mode & !bits,
+            Operator::Set => {
                 // As `chmod` has it, a folder keeps set-id bits that are not named.
                 let kept = if is_dir { self.who & 0o6000 } else { 0 };
                 (mode & !(self.who & !kept)) | bits
@@ -71,13 +83,58 @@ impl Clause {
     }
 }
 
+impl Operator {
+    fn read(letter: char) -> Option<Self> {
+        match letter {
+            '+' => Some(Self::Add),
+            '-' => Some(Self::Remove),
+            '=' => Some(Self::Set),
+            _ => None,
+        }
+    }
+}
+
+impl Permission {
+    fn read(letter: char) -> Option<Self> {
+        match letter {
+            'r' => Some(Self::Read),
+            'w' => Some(Self::Write),
+            'x' => Some(Self::Execute),
+            'X' => Some(Self::ExecuteIfAny),
+            's' => Some(Self::SetId),
+            't' => Some(Self::Sticky),
+            'u' => Some(Self::Like(Class::User)),
+            'g' => Some(Self::Like(Class::Group)),
+            'o' => Some(Self::Like(Class::Others)),
+            _ => None,
+        }
+    }
+
+    /// Its bits for everybody, of something that has `mode`.
+    fn bits(self, mode: u32, is_dir: bool) -> u32 {
+        match self {
+            Self::Read => 0o444,
+            Self::Write => 0o222,
+            Self::Execute => 0o111,
+            Self::ExecuteIfAny if is_dir || mode & 0o111 != 0 => 0o111,
+            Self::ExecuteIfAny => 0,
+            Self::SetId => 0o6000,
+            Self::Sticky => 0o1000,
+            Self::Like(Class::User) => spread(mode >> 6),
+            Self::Like(Class::Group) => spread(mode >> 3),
+            Self::Like(Class::Others) => spread(mode),
+        }
+    }
+}
+
+/// The bits of one class, for all three.
 fn spread(class: u32) -> u32 {
     (class & 7) * 0o111
 }
 
 /// Reads a mode.
 pub(crate) fn parse_mode(text: &str) -> Result<ModeChange, ModeError> {
-    if text.contains(['+', '-', '=']) {
+    if text.contains(OPERATORS) {
         return clauses(text).map(ModeChange::Symbolic).ok_or_else(|| ModeError::Symbolic(text.to_owned()));
     }
     let digits = text.strip_prefix("0o").unwrap_or(text);
@@ -92,33 +149,37 @@ pub(crate) fn parse_mode(text: &str) -> Result<ModeChange, ModeError> {
 fn clauses(text: &str) -> Option<Vec<Clause>> {
     let mut clauses = Vec::new();
     for part in text.split(',') {
-        let at = part.find(['+', '-', '='])?;
-        let mut who = 0;
-        for class in part[..at].chars() {
-            who |= match class {
-                'u' => 0o4700,
-                'g' => 0o2070,
-                'o' => 0o1007,
-                'a' => 0o7777,
-                _ => return None,
-            };
-        }
-        // Nobody named means everybody: a build has no umask.
-        let who = if at == 0 { 0o7777 } else { who };
-        let mut rest = &part[at..];
+        let (classes, mut rest) = part.split_at(part.find(OPERATORS)?);
+        let who = if classes.is_empty() {
+            // Nobody named means everybody: a build has no umask.
+            0o7777
+        } else {
+            classes.chars().try_fold(0, |who, class| Some(who | bits_of(class)?))?
+        };
         while let Some(operator) = rest.chars().next() {
-            let letters = &rest[1..];
-            let end = letters.find(['+', '-', '=']).unwrap_or(letters.len());
-            let letters = &letters[..end];
-            let copies = letters.contains(['u', 'g', 'o']);
-            if letters.contains(|c| !"rwxXstugo".contains(c)) || (copies && letters.len() > 1) {
+            let letters = &rest[operator.len_utf8()..];
+            let (letters, more) = letters.split_at(letters.find(OPERATORS).unwrap_or(letters.len()));
+            let what: Vec<Permission> = letters.chars().map(Permission::read).collect::<Option<_>>()?;
+            // Another class stands alone.
+            if what.len() > 1 && what.iter().any(|one| matches!(one, Permission::Like(_))) {
                 return None;
             }
-            clauses.push(Clause { who, operator, letters: letters.to_owned() });
-            rest = &rest[1 + end..];
+            clauses.push(Clause { who, operator: Operator::read(operator)?, what });
+            rest = more;
         }
     }
     Some(clauses)
+}
+
+/// The bits that changes for a class may touch.
+fn bits_of(class: char) -> Option<u32> {
+    match class {
+        'u' => Some(0o4700),
+        'g' => Some(0o2070),
+        'o' => Some(0o1007),
+        'a' => Some(0o7777),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -218,13 +218,17 @@ impl Build<'_> {
         } else {
             let found = origin.root.find(&tree.at).map_err(|source| TreeError::io(&tree.at, source))?;
             let is_dir = found.is_some_and(|found| found.is_dir());
-            let own = if is_dir { Path::new("") } else { Path::new(&tree.name) }.to_owned();
-            let above = above.unwrap_or(&own);
+            let alone = if is_dir { Path::new("") } else { Path::new(&tree.name) }.to_owned();
+            let above = above.unwrap_or(&alone);
             // What is left out may be what cannot be copied, or too much to look through.
             let rules = Excluding { rules: origin.rules, patterns: exclude, at: &tree.at, above };
-            if rules.own(above, is_dir) != Verdict::Skip {
+            let own = rules.own(above, is_dir);
+            if own != Verdict::Skip {
                 tree.entries = scan(origin.root, &tree.at, &rules, cancel)?;
-                tree.exclude(exclude, above);
+            }
+            // A folder that is only there for what it holds, and holds nothing.
+            if own == Verdict::Descend && tree.entries.len() == 1 {
+                tree.entries.clear();
             }
         }
         fill_hashes(origin.root, &mut tree, origin.cache, origin.rules.faithful(), cancel)?;

@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use slipway_types::Digest;
 
 use super::metadata::absolute;
-use super::remote::{checksum, file_name, is_git, is_remote};
+use super::remote::{checksum, file_name};
 use super::stage::StageState;
 use crate::build::cache::StepKey;
 use crate::build::copy::{ModeChange, parse_mode};
 use crate::build::dockerfile::{Copy, Source, Word};
 use crate::build::error::{Fault, FetchError, StepErrorKind};
-use crate::build::fetch::redacted;
+use crate::build::fetch::{is_git, is_remote, redacted};
 use crate::build::ignore::Ignore;
 use crate::build::words;
 

@@ -75,18 +75,6 @@ impl Build<'_> {
     }
 }
 
-/// Whether ADD fetches a source.
-pub(super) fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "ftp://"].iter().any(|start| text.starts_with(start))
-}
-
-/// Whether a source is a Git repository.
-pub(super) fn is_git(text: &str) -> bool {
-    let path = text.split(['#', '?']).next().unwrap_or_default();
-    ["git://", "ssh://", "git@"].iter().any(|start| text.starts_with(start))
-        || (is_remote(text) && path.ends_with(".git"))
-}
-
 /// The name that a file from a URL gets in a folder; empty when the URL has none.
 pub(super) fn file_name(text: &str) -> Result<OsString, FetchError> {
     let url = parse(text)?;
@@ -146,8 +134,5 @@ mod tests {
         for bad in ["http://h/a%2fb", "http://h/%00", "ftp://h/x", "http://"] {
             assert!(file_name(bad).is_err(), "{bad}");
         }
-        assert!(
-            is_git("https://h/x.git") && is_git("https://h/x.git#main:dir") && !is_git("https://h/x.git.txt")
-        );
     }
 }

@@ -110,6 +110,9 @@ fn destinations_are_dockers() {
         ("COPY --exclude=**/two --exclude=inner dir /d", &["/d/", "/d/one 1", "/d/sub/ 700"]),
         ("COPY --exclude=* --exclude=!sub/two dir /d", &["/d/", "/d/sub/ 700", "/d/sub/two 2"]),
         ("COPY --exclude=b.* *.txt /t/", &["/t/", "/t/a.txt A"]),
+        // A folder that is left out and could hold something that is not, and one that does.
+        ("COPY --parents --exclude=dir --exclude=!dir/none dir a.txt /p/", &["/p/", "/p/a.txt A"]),
+        ("COPY --parents --exclude=dir --exclude=!dir/one dir /p/", &["/p/", "/p/dir/", "/p/dir/one 1"]),
         (
             "COPY --parents --exclude=dir/one dir /p/",
             &["/p/", "/p/dir/", "/p/dir/inner -> one", "/p/dir/sub/ 700", "/p/dir/sub/two 2"],

@@ -6,4 +6,5 @@ mod configs;
 mod copies;
 mod fetching;
 mod runs;
+mod volumes;
 mod world;

@@ -24,7 +24,7 @@ pub(crate) struct HashCache {
     pub(crate) hashes: RwLock<FileHashes>,
 }
 
-/// What reading a file gave.
+/// What reading a file or folder gave.
 struct Read1 {
     index: usize,
     hash: Option<[u8; 32]>,
@@ -64,19 +64,50 @@ pub(crate) fn fill_hashes(
             _ => false,
         })
         .collect();
+    let results = read_all(&wanted, cancel, |index, buffer| match tree.entries[index].kind {
+        EntryKind::Directory => read_attributes(root, tree, index),
+        _ => read_content(root, tree, index, xattrs, buffer),
+    })?;
+    let mut hashes = cache.map(|cache| cache.hashes.write().unwrap_or_else(PoisonError::into_inner));
+    for one in results {
+        fill(tree, &one);
+        if let (Some(hash), Some(hashes), Some(cache)) = (one.hash, &mut hashes, cache) {
+            let path = join(&cache.folder, &join(&tree.at, &tree.entries[one.index].path));
+            hashes.insert(&path, &one.stamp, hash, one.read_at);
+        }
+        tree.entries[one.index].xattrs = one.xattrs;
+    }
+    Ok(())
+}
+
+/// Fills in the extended attributes that images keep, and nothing else: no file's content is read.
+pub(crate) fn fill_xattrs(root: &Root, tree: &mut Tree, cancel: &CancelFlag) -> Result<(), TreeError> {
+    let wanted: Vec<usize> = (0..tree.entries.len())
+        .filter(|&i| matches!(tree.entries[i].kind, EntryKind::File(_) | EntryKind::Directory))
+        .collect();
+    for one in read_all(&wanted, cancel, |index, _| read_attributes(root, tree, index))? {
+        fill(tree, &one);
+        tree.entries[one.index].xattrs = one.xattrs;
+    }
+    Ok(())
+}
+
+/// Reads entries on a few threads, each with a buffer of its own. The first error ends them all.
+fn read_all(
+    wanted: &[usize],
+    cancel: &CancelFlag,
+    read: impl Fn(usize, &mut [u8]) -> Result<Read1, TreeError> + Sync,
+) -> Result<Vec<Read1>, TreeError> {
     if wanted.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let next = AtomicUsize::new(0);
     let results: Mutex<Result<Vec<Read1>, TreeError>> = Mutex::new(Ok(Vec::with_capacity(wanted.len())));
     let worker = || {
         let mut buffer = vec![0; 256 << 10];
         while let Some(&index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = if cancel.is_cancelled() {
-                Err(TreeError::Cancelled)
-            } else {
-                read_entry(root, tree, index, xattrs, &mut buffer)
-            };
+            let result =
+                if cancel.is_cancelled() { Err(TreeError::Cancelled) } else { read(index, &mut buffer) };
             let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
             match (&mut *results, result) {
                 (Ok(results), Ok(one)) => results.push(one),
@@ -94,21 +125,17 @@ pub(crate) fn fill_hashes(
         }
         worker();
     });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-    let mut hashes = cache.map(|cache| cache.hashes.write().unwrap_or_else(PoisonError::into_inner));
-    for one in results {
-        let entry = &mut tree.entries[one.index];
-        entry.xattrs = one.xattrs;
-        let Some(hash) = one.hash else { continue };
-        entry.kind = EntryKind::File(Some(hash));
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts what was read into its entry, but for the attributes. A folder stays as it was listed.
+fn fill(tree: &mut Tree, one: &Read1) {
+    let entry = &mut tree.entries[one.index];
+    if let EntryKind::File(hash) = &mut entry.kind {
+        *hash = one.hash.or(*hash);
         entry.stamp = one.stamp;
         entry.mtime = (one.stamp.mtime.div_euclid(NANOS), one.stamp.mtime.rem_euclid(NANOS));
-        if let (Some(hashes), Some(cache)) = (&mut hashes, cache) {
-            let path = join(&cache.folder, &join(&tree.at, &entry.path));
-            hashes.insert(&path, &one.stamp, hash, one.read_at);
-        }
     }
-    Ok(())
 }
 
 /// `join` that leaves no trailing slash for an empty part.
@@ -116,21 +143,31 @@ fn join(base: &Path, part: &Path) -> PathBuf {
     if part.as_os_str().is_empty() { base.to_owned() } else { base.join(part) }
 }
 
-fn read_entry(
+/// The attributes of a file or folder.
+fn read_attributes(root: &Root, tree: &Tree, index: usize) -> Result<Read1, TreeError> {
+    let entry = &tree.entries[index];
+    let path = join(&tree.at, &entry.path);
+    let fail = |source: std::io::Error| TreeError::io(&path, source);
+    let fd = match entry.kind {
+        EntryKind::Directory => root.open_dir(&path),
+        _ => root.open_file(&path),
+    }
+    .map_err(fail)?;
+    let stat = rustix::fs::fstat(&fd).map_err(|e| fail(e.into()))?;
+    let xattrs = read_xattrs(fd.as_fd()).map_err(|e| fail(e.into()))?;
+    Ok(Read1 { index, hash: None, stamp: stamp_of(&stat), xattrs, read_at: SystemTime::UNIX_EPOCH })
+}
+
+/// The content of a file, and its attributes if they are asked for.
+fn read_content(
     root: &Root,
     tree: &Tree,
     index: usize,
     xattrs: bool,
     buffer: &mut [u8],
 ) -> Result<Read1, TreeError> {
-    let entry = &tree.entries[index];
-    let path = join(&tree.at, &entry.path);
+    let path = join(&tree.at, &tree.entries[index].path);
     let fail = |source: std::io::Error| TreeError::io(&path, source);
-    if entry.kind == EntryKind::Directory {
-        let fd = root.open_dir(&path).map_err(fail)?;
-        let xattrs = read_xattrs(fd.as_fd()).map_err(|e| fail(e.into()))?;
-        return Ok(Read1 { index, hash: None, stamp: entry.stamp, xattrs, read_at: SystemTime::UNIX_EPOCH });
-    }
     for _ in 0..ATTEMPTS {
         let read_at = SystemTime::now();
         let mut file = File::from(root.open_file(&path).map_err(fail)?);

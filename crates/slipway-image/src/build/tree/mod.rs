@@ -3,18 +3,16 @@
 mod digest;
 mod scan;
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
-use super::ignore::Ignore;
 use super::root::Owner;
 use crate::store::FileStamp;
 
-pub(crate) use digest::{HashCache, content_digest, fill_hashes, kept_xattr};
+pub(crate) use digest::{HashCache, content_digest, fill_hashes, fill_xattrs, kept_xattr};
 pub(crate) use scan::{Excluding, Rules, Verdict, folder_alone, scan};
 
 /// Most entries that one COPY may bring.
@@ -69,29 +67,6 @@ impl Tree {
     /// Whether the top is a folder, whose contents are what is copied.
     pub(crate) fn is_dir(&self) -> bool {
         self.entries.first().is_some_and(|top| top.kind == EntryKind::Directory)
-    }
-}
-
-impl Tree {
-    /// Leaves out what patterns match, but for folders that still hold something because of a `!` pattern. `prefix` is
-    /// what the patterns see above the top; without one the top itself is not looked at.
-    pub(crate) fn exclude(&mut self, patterns: &Ignore, prefix: &Path) {
-        if patterns.is_empty() {
-            return;
-        }
-        let mut needed = HashSet::new();
-        let mut kept = vec![false; self.entries.len()];
-        // From the end, so that what is in a folder is known before the folder.
-        for (entry, kept) in self.entries.iter().zip(&mut kept).rev() {
-            let seen =
-                if entry.path.as_os_str().is_empty() { prefix.to_owned() } else { prefix.join(&entry.path) };
-            *kept = needed.contains(&entry.path) || !patterns.is_ignored(&seen.to_string_lossy());
-            if *kept && let Some(parent) = entry.path.parent() {
-                needed.insert(parent.to_owned());
-            }
-        }
-        let mut kept = kept.into_iter();
-        self.entries.retain(|_| kept.next().unwrap_or(true));
     }
 }
 

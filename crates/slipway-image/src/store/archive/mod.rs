@@ -17,6 +17,7 @@ pub use error::{ArchiveError, Refusal};
 pub use unpack::UnpackLimits;
 
 pub(super) use canonical::{WriteError, Written, write_tree};
+pub(super) use root::{file_type, is_whiteout};
 pub(super) use tree::{Overlay, Tree, is_opaque, scan};
 pub(super) use unpack::{Unpacked, unpack};
 

@@ -129,11 +129,11 @@ pub(super) fn stat(directory: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Er
     }
 }
 
-pub(super) fn file_type(stat: &Stat) -> FileType {
+pub(in crate::store) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
+pub(in crate::store) fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 

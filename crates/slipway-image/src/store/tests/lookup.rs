@@ -7,6 +7,7 @@ use std::path::Path;
 use slipway_types::Digest;
 
 use super::{TestStore, put_image};
+use crate::store::StoreError;
 
 /// A layer whose tree `make` writes, in overlay's notation.
 fn layer(test: &TestStore, make: impl FnOnce(&Path)) -> Digest {
@@ -79,5 +80,7 @@ fn upper_layers_win_and_links_stay_inside() {
     ] {
         assert_eq!(read(path).as_deref(), text, "{path}");
     }
-    assert!(test.store.read_image_file(&image, Path::new("/etc/passwd"), 2).is_err());
+    let error = test.store.read_image_file(&image, Path::new("/etc/passwd"), 2).unwrap_err();
+    let StoreError::Io { path, source, .. } = &error else { panic!("{error:?}") };
+    assert!(path.ends_with("etc/passwd") && source.kind() == std::io::ErrorKind::FileTooLarge, "{error:?}");
 }
