@@ -54,6 +54,7 @@ fn a_folder_is_the_same_image_wherever_it_lies() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a skip is said aloud")]
 fn a_program_is_an_image_that_runs() {
     let program = Program::running("slipway").unwrap();
     let user = (65_532, 65_532);

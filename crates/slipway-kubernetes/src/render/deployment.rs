@@ -144,12 +144,17 @@ fn wanted_resources(spec: &ServiceDeployment, scaling: Option<&Scaling>, out: &m
 }
 
 /// What the gateway must know about a service.
-pub(super) fn route_annotation(spec: &ServiceDeployment, id: &Identity, hosts: Vec<String>) -> Value {
+pub(super) fn route_annotation(
+    spec: &ServiceDeployment,
+    content: &ModelContent,
+    id: &Identity,
+    hosts: Vec<String>,
+) -> Value {
     let route = RouteAnnotation {
         service: spec.spec.name.clone(),
         model: spec.spec.model.clone(),
         version: spec.spec.version,
-        labels: spec.model.labels.clone(),
+        labels: content.labels.clone(),
         hosts,
         max_body: config::max_body(spec),
         timeout_ms: PREDICTION_LIMIT_MS,

@@ -14,9 +14,10 @@ pub(super) const SERVICE_PORT: u16 = 80;
 /// Without a gateway, one Service that clients use. With one, clients' Service leads to the gateway, and another of ours
 /// lists the pods for it.
 pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered) -> Result<(), RenderError> {
-    if let Workload::Image { port } = spec.workload {
-        return to_image(port, &spec.exposure, id, out);
-    }
+    let content = match &spec.workload {
+        Workload::Image { port } => return to_image(*port, &spec.exposure, id, out),
+        Workload::Model { content, .. } => content,
+    };
     let Some(gateway) = spec.gateway() else {
         let why = "Where clients of the cluster reach the service.";
         out.add(why, client_service(id, &json!(id.selector), &spec.exposure)?);
@@ -24,7 +25,7 @@ pub(super) fn render(spec: &ServiceDeployment, id: &Identity, out: &mut Rendered
     };
     let hosts = hosts(spec, id);
     let mut metadata = id.metadata_as(&id.pods);
-    metadata["annotations"][ROUTE_ANNOTATION] = route_annotation(spec, id, hosts);
+    metadata["annotations"][ROUTE_ANNOTATION] = route_annotation(spec, content, id, hosts);
     out.add(
         "The service's pods, for the gateway: it reads their addresses and what the annotation says.",
         json!({

@@ -36,9 +36,14 @@ pub fn on_engine(
             (Some(_), _) | (_, None) => Exposure::ClusterIp,
         }),
         gateway,
-        placement: Placement { image_pull_secrets: engine.pull_secrets.clone(), ..Placement::default() },
+        placement: placement(engine),
         ..deployment(published, namespace)
     }
+}
+
+/// Where pods of an engine run, and by which credentials their images are pulled.
+pub fn placement(engine: &ClusterSpec) -> Placement {
+    Placement { image_pull_secrets: engine.pull_secrets.clone(), ..Placement::default() }
 }
 
 /// With the defaults of everything that a published service says nothing of.

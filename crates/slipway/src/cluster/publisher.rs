@@ -11,8 +11,7 @@ use slipway_types::Reference;
 use slipway_types::engine::ClusterSpec;
 use slipway_types::publish::{PublishEvent, PublishedService};
 
-use super::deployment::on_engine;
-use super::{GATEWAY, gateway};
+use super::deployment::{GATEWAY, gateway, on_engine, placement};
 use crate::daemon::App;
 use crate::daemon::publish::{self, Destination, OnPublish};
 
@@ -173,7 +172,7 @@ impl Publisher for RegistryPublisher {
         Ok(Some(Publication::Ready(GatewayDeployment {
             replicas: self.spec.gateway_replicas,
             exposure: self.spec.exposure.clone(),
-            placement: self.placement(),
+            placement: placement(&self.spec),
             ..gateway(image, &self.namespace)
         })))
     }

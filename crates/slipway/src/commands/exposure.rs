@@ -10,9 +10,9 @@ const HTTP: u16 = 80;
 /// The way in.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExposureArgs {
-    /// Type of the Service that clients use
-    #[arg(long = "type", value_enum, default_value_t, ignore_case = true, value_name = "TYPE")]
-    kind: ServiceKind,
+    /// Type of the Service that clients use [default: ClusterIP]
+    #[arg(long = "type", value_enum, ignore_case = true, value_name = "TYPE")]
+    kind: Option<ServiceKind>,
     /// Port of a Service of type NodePort or LoadBalancer [default: 80, or that of an image which is run as it is]; such an
     /// image is taken to listen on it where nobody knows on which it does
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -37,9 +37,8 @@ pub struct ExposureArgs {
     parent: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum ServiceKind {
-    #[default]
     #[value(name = "ClusterIP")]
     ClusterIp,
     #[value(name = "NodePort")]
@@ -54,6 +53,15 @@ impl ExposureArgs {
         self.port
     }
 
+    /// Whether any of them was given.
+    pub fn is_given(&self) -> bool {
+        self.kind.is_some()
+            || self.port.is_some()
+            || self.node_port.is_some()
+            || self.ingress.is_some()
+            || self.route.is_some()
+    }
+
     /// Whether an HTTPRoute is asked for.
     pub fn uses_route(&self) -> bool {
         self.route.is_some()
@@ -61,8 +69,9 @@ impl ExposureArgs {
 
     /// What they say.
     pub fn exposure(&self) -> Result<Exposure, Failure> {
+        let kind = self.kind.unwrap_or(ServiceKind::ClusterIp);
         if let Some(host) = self.ingress.as_ref().or(self.route.as_ref()) {
-            if self.kind != ServiceKind::ClusterIp {
+            if kind != ServiceKind::ClusterIp {
                 return Err(Failure::usage("--type is for a service without --ingress and --route"));
             }
             let parent = self.parent.as_ref().map(|parent| match parent.split_once('/') {
@@ -80,11 +89,11 @@ impl ExposureArgs {
                 tls_secret: self.tls_secret.clone(),
             });
         }
-        if self.node_port.is_some() && self.kind != ServiceKind::NodePort {
+        if self.node_port.is_some() && kind != ServiceKind::NodePort {
             return Err(Failure::usage("--node-port needs --type NodePort"));
         }
         let port = self.port.unwrap_or(HTTP);
-        Ok(match self.kind {
+        Ok(match kind {
             ServiceKind::ClusterIp => Exposure::ClusterIp,
             ServiceKind::NodePort => Exposure::NodePort { port, node_port: self.node_port },
             ServiceKind::LoadBalancer => Exposure::LoadBalancer { port },

@@ -6,6 +6,7 @@ use slipway_types::engine::{ClusterSpec, EngineStatus, NATIVE, UseEngine};
 
 use super::super::Context;
 use super::super::exposure::ExposureArgs;
+use crate::cluster::GATEWAY_REPLICAS;
 use crate::env_vars;
 use crate::failure::{self, Failure};
 
@@ -14,7 +15,7 @@ const KUBERNETES: &str = "kubernetes";
 
 /// Run services and training where this says from now on: `native` is this host, `kubernetes` a namespace of a cluster
 ///
-/// A cluster is asked before anything is recorded. What Slipway must be allowed to do there, `slipway engine rbac` prints.
+/// A cluster is asked before anything is recorded. Of one that is known, what no flag says stays as it was. What Slipway must be allowed to do there, `slipway engine rbac` prints.
 /// The daemon reads the kubeconfig when it connects, as root: programs that it names for credentials run as root, too.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -34,8 +35,9 @@ pub struct Args {
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     registry: Option<String>,
     /// Pods of Slipway's gateway before the services; with 0, clients reach the services' pods themselves
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    gateway_replicas: u32,
+    /// [default: 2]
+    #[arg(long, value_name = "COUNT")]
+    gateway_replicas: Option<u32>,
     #[command(flatten)]
     exposure: ExposureArgs,
     /// Secret of the namespace with the registry's credentials (repeatable)
@@ -84,6 +86,8 @@ impl Args {
             || self.namespace.is_some()
             || self.registry.is_some()
             || self.storage_class.is_some()
+            || self.gateway_replicas.is_some()
+            || self.exposure.is_given()
             || !self.pull_secrets.is_empty()
     }
 
@@ -94,22 +98,37 @@ impl Args {
                 "for example `--registry registry.example.com/team`; `slipway login` first if it asks for it",
             )
         })?;
+        let before = before.cloned();
+        let or_before = |given: &Option<String>, kept: fn(&ClusterSpec) -> &Option<String>| {
+            given.clone().or_else(|| before.as_ref().and_then(|before| kept(before).clone()))
+        };
+        let proxy = [env_vars::HTTPS_PROXY, env_vars::HTTPS_PROXY_LOWER]
+            .iter()
+            .find_map(|name| std::env::var(name).ok())
+            .filter(|proxy| !proxy.is_empty());
         Ok(ClusterSpec {
-            kubeconfig: match &self.kubeconfig {
-                Some(file) => vec![file.canonicalize().map_err(|e| failure::io("open", file, &e))?],
-                None => usual_kubeconfig()?,
+            kubeconfig: match (&self.kubeconfig, &before) {
+                (Some(file), _) => vec![file.canonicalize().map_err(|e| failure::io("open", file, &e))?],
+                (None, Some(before)) => before.kubeconfig.clone(),
+                (None, None) => usual_kubeconfig()?,
             },
-            context: self.context.clone(),
-            namespace: self.namespace.clone(),
-            proxy: [env_vars::HTTPS_PROXY, env_vars::HTTPS_PROXY_LOWER]
-                .iter()
-                .find_map(|name| std::env::var(name).ok())
-                .filter(|proxy| !proxy.is_empty()),
+            context: or_before(&self.context, |before| &before.context),
+            namespace: or_before(&self.namespace, |before| &before.namespace),
+            proxy: or_before(&proxy, |before| &before.proxy),
             registry,
-            gateway_replicas: self.gateway_replicas,
-            exposure: self.exposure.exposure()?,
-            pull_secrets: self.pull_secrets.clone(),
-            storage_class: self.storage_class.clone(),
+            gateway_replicas: self
+                .gateway_replicas
+                .or_else(|| before.as_ref().map(|before| before.gateway_replicas))
+                .unwrap_or(GATEWAY_REPLICAS),
+            exposure: match &before {
+                Some(before) if !self.exposure.is_given() => before.exposure.clone(),
+                _ => self.exposure.exposure()?,
+            },
+            pull_secrets: match &before {
+                Some(before) if self.pull_secrets.is_empty() => before.pull_secrets.clone(),
+                _ => self.pull_secrets.clone(),
+            },
+            storage_class: or_before(&self.storage_class, |before| &before.storage_class),
         })
     }
 }
