@@ -44,14 +44,14 @@ pub fn up(
     let engine = request.train.engine.clone();
     let request = declare::Declare { spec, keep_replicas: false, change: None, engine, no_model: false };
     let (status, declared) = declare::declare(app, request)?;
-    let ready = wait(app, &status, send, is_gone)?;
+    let (ready, url) = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
         changed: built.executed > 0 || trained || declared,
         image,
         version,
         service: status.spec.name,
         ready,
-        url: status.url,
+        url,
     })
 }
 
@@ -138,7 +138,7 @@ fn wait(
     declared: &ServiceStatus,
     send: &(dyn Fn(UpEvent) -> bool + Sync),
     is_gone: &(dyn Fn() -> bool + Sync),
-) -> Result<u32, ApiError> {
+) -> Result<(u32, String), ApiError> {
     let began = Instant::now();
     let mut last = String::new();
     loop {
@@ -148,7 +148,7 @@ fn wait(
         let settled = status.replicas.iter().all(|r| r.revision == status.revision);
         let reachable = wanted == 0 || status.reachable == Some(true);
         if ready >= wanted && settled && reachable {
-            return Ok(ready);
+            return Ok((ready, status.url));
         }
         if let Some(failure) = status.failure() {
             return Err(failure);
