@@ -110,6 +110,17 @@ fn a_service_lives_on_a_cluster() {
     let (status, answer) = http_at(at, "POST", predict, ONE);
     assert_eq!((status, answer.trim()), (200, "{\"predictions\":[[2.0,4.0]]}"));
 
+    // What is exported of it is what is there: plain kubectl has nothing to change, and nobody to fight.
+    let exported = s.path("exported");
+    let folder = exported.to_str().unwrap();
+    s.run(&["export", "kubernetes", "tiny", "--quiet", "--output", folder]).ok();
+    let before = cluster.generations(folder);
+    cluster.kubectl(&["apply", "--server-side", "--filename", folder]);
+    assert_eq!(cluster.generations(folder), before);
+
+    // `predict` asks where the service is.
+    assert_eq!(s.run(&["predict", "tiny", "--json", ONE]).ok().trim(), "{\"predictions\":[[2.0,4.0]]}");
+
     // More replicas, another version and the way back: nobody who asks meanwhile is refused.
     load(at, predict, ONE).during(|| {
         s.run(&["scale", "tiny", "2"]).ok();
