@@ -110,14 +110,6 @@ fn a_service_lives_on_a_cluster() {
     let (status, answer) = http_at(at, "POST", predict, ONE);
     assert_eq!((status, answer.trim()), (200, "{\"predictions\":[[2.0,4.0]]}"));
 
-    // What is exported of it is what is there: plain kubectl has nothing to change, and nobody to fight.
-    let exported = s.path("exported");
-    let folder = exported.to_str().unwrap();
-    s.run(&["export", "kubernetes", "tiny", "--quiet", "--output", folder]).ok();
-    let before = cluster.generations(folder);
-    cluster.kubectl(&["apply", "--server-side", "--filename", folder]);
-    assert_eq!(cluster.generations(folder), before);
-
     // `predict` asks where the service is.
     assert_eq!(s.run(&["predict", "tiny", "--json", ONE]).ok().trim(), "{\"predictions\":[[2.0,4.0]]}");
 
@@ -144,6 +136,14 @@ fn a_service_lives_on_a_cluster() {
     wait_for("the deployment to be back", Duration::from_secs(60), || {
         (http_at(at, "POST", predict, ONE).0 == 200).then_some(())
     });
+
+    // What is exported of it is what is there: plain kubectl has nothing to change, and nobody to fight.
+    let exported = s.path("exported");
+    let folder = exported.to_str().unwrap();
+    s.run(&["export", "kubernetes", "tiny", "--quiet", "--output", folder]).ok();
+    let before = cluster.generations(folder);
+    cluster.kubectl(&["apply", "--server-side", "--filename", folder]);
+    assert_eq!(cluster.generations(folder), before);
 
     s.run(&["delete", "tiny"]).ok();
     wait_for("it to be forgotten", Duration::from_secs(120), || {
