@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +180,21 @@ impl ServiceStatus {
         let older = self.replicas.iter().filter(|r| r.revision != self.revision);
         let older: Vec<u64> = older.filter(|r| r.state == ReplicaState::Ready).map(|r| r.revision).collect();
         older.last().map(|revision| (older.len(), *revision))
+    }
+
+    /// How long an address is waited for once all replicas are ready: a cluster that gives any does so soon, or nobody knows
+    /// when.
+    pub const ADDRESS_WAIT: Duration = Duration::from_secs(10);
+
+    /// Whether every declared replica is ready, and none of another revision is left.
+    pub fn settled(&self) -> bool {
+        let settled = self.replicas.iter().all(|replica| replica.revision == self.revision);
+        settled && self.ready() >= self.spec.replicas as usize
+    }
+
+    /// Why it answers nowhere, where all that runs is as declared and only an address is missing.
+    pub fn lacks_address(&self) -> Option<&str> {
+        self.pending.as_deref().filter(|_| self.settled())
     }
 
     /// How far it is, in one line.
@@ -396,6 +412,13 @@ mod tests {
         assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no", "the replicas come first");
         status.replicas[2].reason = None;
         assert_eq!(status.progress(), "1 of 2 replicas are ready: there is no load balancer yet");
+        assert_eq!(status.lacks_address(), None, "a replica is to come");
+        let mut all_ready = status.clone();
+        all_ready.replicas.remove(0);
+        all_ready.replicas[1].state = ReplicaState::Ready;
+        assert_eq!(all_ready.lacks_address(), Some("there is no load balancer yet"));
+        all_ready.pending = None;
+        assert_eq!((all_ready.settled(), all_ready.lacks_address()), (true, None));
         status.replicas[2].reason = Some("TypeError: no\n  File x".into());
         status.replicas[0].state = ReplicaState::Ready;
         status.failing = Some("TypeError: no\n  File x".into());

@@ -64,6 +64,6 @@ pub struct UpOutcome {
     pub service: String,
     /// Ready replicas.
     pub ready: u32,
-    /// Address of the gateway.
+    /// Address of the gateway; empty where a cluster has not given the service one yet.
     pub url: String,
 }

@@ -14,6 +14,7 @@ use slipway_types::publish::{PublishEvent, PublishedService};
 use super::deployment::{GATEWAY, gateway_on_engine, on_engine};
 use crate::daemon::App;
 use crate::daemon::publish::{self, Destination, OnPublish};
+use crate::daemon::published;
 
 /// How long what failed is not tried again, unless a user asks.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -39,6 +40,8 @@ type Key = Option<(String, u64)>;
 enum Work {
     Service(Box<Revision>),
     Gateway,
+    /// What was published by an earlier daemon may be gone: then the work is done again.
+    Check(Box<Work>, Vec<Reference>),
 }
 
 impl Work {
@@ -46,6 +49,7 @@ impl Work {
         match self {
             Self::Service(revision) => Some((revision.spec.name.clone(), revision.number)),
             Self::Gateway => None,
+            Self::Check(work, _) => work.key(),
         }
     }
 }
@@ -64,6 +68,12 @@ impl RegistryPublisher {
         Self { app, spec: spec.clone(), namespace: namespace.to_owned(), shared: Arc::default() }
     }
 
+    /// Takes up what an earlier daemon published, and has it checked in the background.
+    fn take_up(&self, work: Work, job: Job, images: Vec<Reference>) -> Result<(), PublishError> {
+        self.lock().jobs.insert(work.key(), job);
+        self.enqueue(Work::Check(Box::new(work), images))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         lock(&self.shared)
     }
@@ -71,7 +81,9 @@ impl RegistryPublisher {
     /// Gives `work` to the thread that publishes, starting one if none works.
     fn enqueue(&self, work: Work) -> Result<(), PublishError> {
         let mut shared = self.lock();
-        shared.jobs.insert(work.key(), Job::Underway("waits to be sent to the registry".to_owned()));
+        if !matches!(work, Work::Check(..)) {
+            shared.jobs.insert(work.key(), Job::Underway("waits to be sent to the registry".to_owned()));
+        }
         shared.queue.push_back(work);
         if std::mem::replace(&mut shared.working, true) {
             return Ok(());
@@ -117,10 +129,16 @@ fn work_off(app: &Weak<App>, registry: &str, shared: &Arc<Mutex<Shared>>) {
             })
         };
         let to = Destination { registry, compression: None, push: true };
-        let outcome = match &work {
-            Work::Service(revision) => publish::revision(&app, revision, &to, &progress)
-                .map(|published| Job::Service(Box::new(published))),
-            Work::Gateway => publish::gateway(&app, &to, &progress).map(Job::Gateway),
+        let outcome = match what_is_due(&app, work) {
+            None => continue,
+            Some(Work::Service(revision)) => publish::revision(&app, &revision, &to, &progress).map(|done| {
+                published::remember_service(&app, registry, &revision, &done);
+                Job::Service(Box::new(done))
+            }),
+            Some(_) => publish::gateway(&app, &to, &progress).map(|done| {
+                published::remember_gateway(&app, registry, &done);
+                Job::Gateway(done)
+            }),
         };
         let job = outcome.unwrap_or_else(|error| {
             let what = key.as_ref().map_or(GATEWAY, |(service, _)| service);
@@ -132,16 +150,42 @@ fn work_off(app: &Weak<App>, registry: &str, shared: &Arc<Mutex<Shared>>) {
     }
 }
 
+/// The work, or what is due of a check: nothing where all is there, or where the registry does not answer.
+fn what_is_due(app: &App, work: Work) -> Option<Work> {
+    let Work::Check(work, images) = work else { return Some(work) };
+    match published::are_there(app, &images) {
+        Ok(true) => None,
+        Ok(false) => Some(*work),
+        Err(error) => {
+            tracing::warn!(error = error.chain(), "what was published is taken to be there still");
+            None
+        }
+    }
+}
+
 impl Publisher for RegistryPublisher {
     fn service(&self, revision: &Revision) -> Result<Publication<ServiceDeployment>, PublishError> {
         let app = self.app.upgrade().ok_or("the daemon ends")?;
         let name = &revision.spec.name;
         let key = Some((name.clone(), revision.number));
-        let published = match self.lock().jobs.get(&key) {
-            Some(Job::Underway(what)) => return Ok(Publication::Underway(what.clone())),
-            Some(Job::Failed(why, at)) if at.elapsed() < AGAIN => return Err(why.clone().into()),
-            Some(Job::Service(published)) => Some((**published).clone()),
-            Some(Job::Failed(..) | Job::Gateway(_)) | None => None,
+        let published = {
+            let jobs = self.lock();
+            match jobs.jobs.get(&key) {
+                Some(Job::Underway(what)) => return Ok(Publication::Underway(what.clone())),
+                Some(Job::Failed(why, at)) if at.elapsed() < AGAIN => return Err(why.clone().into()),
+                Some(Job::Service(published)) => Some((**published).clone()),
+                Some(Job::Failed(..) | Job::Gateway(_)) => None,
+                None => {
+                    drop(jobs);
+                    let known = published::service(&app, &self.spec.registry, revision);
+                    if let Some(known) = &known {
+                        let work = Work::Service(Box::new(revision.clone()));
+                        let images = published::images_of(known);
+                        self.take_up(work, Job::Service(Box::new(known.clone())), images)?;
+                    }
+                    known
+                }
+            }
         };
         let Some(published) = published else {
             self.enqueue(Work::Service(Box::new(revision.clone())))?;
@@ -161,11 +205,23 @@ impl Publisher for RegistryPublisher {
         if self.spec.gateway_replicas == 0 {
             return Ok(None);
         }
-        let image = match self.lock().jobs.get(&None) {
-            Some(Job::Underway(what)) => return Ok(Some(Publication::Underway(what.clone()))),
-            Some(Job::Failed(why, at)) if at.elapsed() < AGAIN => return Err(why.clone().into()),
-            Some(Job::Gateway(image)) => Some(image.clone()),
-            Some(Job::Failed(..) | Job::Service(_)) | None => None,
+        let image = {
+            let jobs = self.lock();
+            match jobs.jobs.get(&None) {
+                Some(Job::Underway(what)) => return Ok(Some(Publication::Underway(what.clone()))),
+                Some(Job::Failed(why, at)) if at.elapsed() < AGAIN => return Err(why.clone().into()),
+                Some(Job::Gateway(image)) => Some(image.clone()),
+                Some(Job::Failed(..) | Job::Service(_)) => None,
+                None => {
+                    drop(jobs);
+                    let app = self.app.upgrade().ok_or("the daemon ends")?;
+                    let known = published::gateway(&app, &self.spec.registry);
+                    if let Some(known) = &known {
+                        self.take_up(Work::Gateway, Job::Gateway(known.clone()), vec![known.clone()])?;
+                    }
+                    known
+                }
+            }
         };
         let Some(image) = image else {
             self.enqueue(Work::Gateway)?;

@@ -1,12 +1,13 @@
 //! `slipway deploy`
 
+use slipway_types::name::argument;
 use slipway_types::service::{ServiceSpec, ServiceStatus};
 use slipway_types::size::parse_bytes;
 
 use super::Context;
 use super::dry_run::{self, DryRun};
 use super::pull::transferred;
-use super::services::wait_until_ready;
+use super::services::{print_address, wait_until_ready};
 use crate::client::Client;
 use crate::failure::{Failure, exit};
 use crate::project_file::limits;
@@ -119,10 +120,10 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if status.reachable.is_none() && !args.detach {
         context.printer.note(format!(
             "it offers no port: `slipway expose {} --port PORT` lets it be reached",
-            status.spec.name
+            argument(&status.spec.name)
         ));
     } else {
-        context.printer.line(&status.url);
+        print_address(context, &status);
     }
     Ok(0)
 }

@@ -5,10 +5,12 @@ use slipway_types::service::ServiceStatus;
 
 use super::Context;
 use super::exposure::ExposureArgs;
-use super::services::wait_until_ready;
+use super::services::{print_address, wait_until_ready};
 use crate::failure::Failure;
 
 /// Change how a service on a cluster is reached from outside of it
+///
+/// An address that the cluster does not give within seconds, such as that of a load balancer, is not waited for.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -33,6 +35,6 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     if !args.detach {
         status = wait_until_ready(context, &client, &status.spec.name)?;
     }
-    context.printer.line(&status.url);
+    print_address(context, &status);
     Ok(0)
 }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use slipway_types::engine::NATIVE;
 use slipway_types::service::ServiceStatus;
-use slipway_types::{ApiError, ErrorCode};
+use slipway_types::{ApiError, ErrorCode, name};
 
 use super::Context;
 use crate::failure::{self, Failure, exit};
@@ -41,19 +41,16 @@ pub struct Args {
 
 /// Predicts.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
-    if !slipway_types::model::valid_model_name(&args.service) {
-        return Err(Failure::usage(format!(
-            "`{}` is not a service name: {}",
-            args.service,
-            slipway_types::model::MODEL_NAME_RULE
-        )));
+    if !name::is_valid(&args.service) {
+        return Err(Failure::usage(format!("`{}` is not a service name: {}", args.service, name::RULE)));
     }
     let body = body(args)?;
+    let service = name::segment(&args.service);
     let version = args.version.map(|version| format!("/versions/{version}")).unwrap_or_default();
     let path = if args.v2 {
-        format!("/v2/models/{}{version}/infer", args.service)
+        format!("/v2/models/{service}{version}/infer")
     } else {
-        format!("/v1/models/{}{version}:predict", args.service)
+        format!("/v1/models/{service}{version}:predict")
     };
     let (address, of) = match elsewhere(context, &args.service)? {
         Some(address) => (address, "the cluster"),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use hyper::Method;
 use slipway_types::build::{BuildEvent, BuildRequest};
+use slipway_types::name::{argument, segment};
 use slipway_types::run::RunSpec;
 use slipway_types::service::ServiceSpec;
 use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
@@ -89,15 +90,23 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if !done.changed {
         printer.line(format!("{} is up to date: nothing to do", done.service));
     }
+    if done.url.is_empty() {
+        printer.line(format!("{} replicas, model version {}", done.ready, done.version));
+        printer.note(format!(
+            "it runs, and has no address yet: `slipway services {}` says why, and shows it once there is one",
+            argument(&done.service)
+        ));
+        return Ok(0);
+    }
     printer.line(format!("{}  {} replicas, model version {}", done.url, done.ready, done.version));
-    printer.line(format!("try:  curl {}/v2/models/{}", done.url, done.service));
+    printer.line(format!("try:  curl {}/v2/models/{}", done.url, segment(&done.service)));
     let sample = loaded.folder.join("request.json");
     if sample.is_file() {
         printer.line(format!(
-            "      curl -d @{} {}/v1/models/{}:predict",
-            sample.display(),
+            "      curl -d {} {}/v1/models/{}:predict",
+            argument(&format!("@{}", sample.display())),
             done.url,
-            done.service
+            segment(&done.service)
         ));
     }
     Ok(0)

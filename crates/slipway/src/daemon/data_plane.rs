@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use slipway_orchestrator::{Endpoint, ObservedReplica, Revision, RouteLimits, ServedService, routes};
+use slipway_types::name::{label_value, segment};
 use slipway_types::service::{Route, RoutingTable};
 use slipway_types::{ApiError, ErrorCode};
 
@@ -171,7 +172,8 @@ impl DataPlane {
         for replica in observed {
             let Ok(container) = self.app.native.container(&replica.container) else { continue };
             let Ok(stats) = container.stats() else { continue };
-            let labels = format!("service=\"{}\",id=\"{}\"", replica.service, replica.container.short());
+            let labels =
+                format!("service=\"{}\",id=\"{}\"", label_value(&replica.service), replica.container.short());
             let values = [
                 Some(format!("{:.6}", stats.cpu_usec as f64 / 1e6)),
                 Some(stats.memory_current.to_string()),
@@ -192,7 +194,8 @@ impl DataPlane {
         for record in records {
             restarts.push(format!(
                 "slipway_service_restarts_total{{service=\"{}\"}} {}",
-                record.target.spec.name, record.restarts
+                label_value(&record.target.spec.name),
+                record.restarts
             ));
         }
         if !restarts.is_empty() {
@@ -235,6 +238,12 @@ fn table(
     let mut table = routes(services, &observed, &RouteLimits::default(), previous);
     let kept = |route: &&Route| others.iter().any(|record| record.target.spec.name == route.service);
     table.services.extend(previous.services.iter().filter(kept).cloned());
+    for route in &mut table.services {
+        // One that is no host name has another before `.localhost`, which is no other service's.
+        let mapped = slipway_kubernetes::names::map(&route.service).ok();
+        let mapped = mapped.filter(|mapped| *mapped != route.service);
+        route.hosts = mapped.into_iter().map(|mapped| format!("{mapped}.localhost")).collect();
+    }
     table.services.sort_by(|a, b| a.service.cmp(&b.service));
     table.generation = previous.generation + u64::from(table.services != previous.services);
     table
@@ -263,7 +272,7 @@ fn ready_at(address: SocketAddr, service: &str) -> std::io::Result<bool> {
     write!(
         stream,
         "GET /v2/models/{}/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n",
-        crate::query::segment(service)
+        segment(service)
     )?;
     let mut answer = Vec::new();
     stream.take(4096).read_to_end(&mut answer)?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use slipway_orchestrator::{ModelPin, Revision};
 use slipway_types::engine::NATIVE;
-use slipway_types::model::{ModelRef, ModelSelector, ModelVersion, valid_model_name};
+use slipway_types::model::{ModelRef, ModelSelector, ModelVersion};
+use slipway_types::name::{self, argument};
 use slipway_types::service::{Batch, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
@@ -108,10 +109,10 @@ pub fn would_be(app: &Arc<App>, request: Declare) -> Result<ServiceRecord, ApiEr
 }
 
 fn named_validly(name: &str) -> Result<(), ApiError> {
-    if valid_model_name(name) {
+    if name::is_valid(name) {
         return Ok(());
     }
-    let rule = slipway_types::model::MODEL_NAME_RULE;
+    let rule = name::RULE;
     Err(invalid(format!("`{name}` is not a service name: {rule}")))
 }
 
@@ -307,7 +308,8 @@ fn engine(app: &App, asked: Option<&str>, before: Option<&ServiceRecord>) -> Res
             format!("`{name}` runs on the engine `{runs_on}`")
         };
         return Err(ApiError::new(ErrorCode::Conflict, message).with_hint(format!(
-            "`slipway delete {name}` first, or deploy under another name with `--name`"
+            "`slipway delete {}` first, or deploy under another name with `--name`",
+            argument(name)
         )));
     }
     Ok(runs_on.clone())

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slipway_orchestrator::{Endpoint, Engine, EngineError, ObservedReplica};
+use slipway_types::container::{NAME_RULE, valid_name};
 use slipway_types::engine::{ClusterSpec, EngineStatus, NATIVE, UseEngine};
-use slipway_types::model::{MODEL_NAME_RULE, valid_model_name};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
@@ -207,9 +207,8 @@ pub fn use_engine(app: &Arc<App>, request: &UseEngine) -> Result<EngineStatus, A
         None if !app.engines.knows(name) => return Err(unknown(name)),
         None => app.state.put_engine(name, None, request.default)?,
         Some(cluster) => {
-            if name == NATIVE || !valid_model_name(name) {
-                let text =
-                    format!("`{name}` cannot be the name of a cluster: {MODEL_NAME_RULE}, and not `native`");
+            if name == NATIVE || !valid_name(name) {
+                let text = format!("`{name}` cannot be the name of a cluster: {NAME_RULE}, and not `native`");
                 return Err(ApiError::new(ErrorCode::InvalidArgument, text));
             }
             stays_where_its_services_are(app, name, cluster)?;

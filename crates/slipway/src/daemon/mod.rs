@@ -17,6 +17,7 @@ mod logs;
 mod models;
 mod preview;
 pub mod publish;
+pub mod published;
 mod reconciler;
 pub mod runs;
 mod services;

@@ -18,6 +18,8 @@ use super::images::{self, OnEvent};
 use super::workspace::Workspace;
 use super::{App, services};
 
+/// Grows when what is published for the same inputs changes.
+pub const FORMAT: u32 = 1;
 /// Repository of the image with the runner and the Python worker.
 const TOOLS: &str = "slipway-tools";
 /// Folder of the tools in their image, and of a model's, a project's and data's files in theirs.
@@ -25,7 +27,7 @@ const TOOLS_FOLDER: &str = "slipway";
 const MODEL_FOLDER: &str = "model";
 /// Repository of the image with the gateway, and the program in it.
 const GATEWAY: &str = "slipway-gateway";
-const GATEWAY_PROGRAM: &str = "slipway";
+pub const GATEWAY_PROGRAM: &str = "slipway";
 /// User and group of the gateway: nobody in particular.
 pub const GATEWAY_USER: (u32, u32) = (65_532, 65_532);
 const WORKSPACE_FOLDER: &str = "workspace";

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slipway_orchestrator::{Endpoint, ObservedReplica, Revision};
 use slipway_types::engine::NATIVE;
 use slipway_types::expose::{ExposeRequest, Exposure};
+use slipway_types::name::argument;
 use slipway_types::service::{ReplicaState, ReplicaStatus, ReplicaUsage, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
@@ -105,7 +106,8 @@ fn way_to_image(
             if own && asked != known {
                 return Err(invalid(format!("`{name}` listens on port {known}, and is reached there"))
                     .with_hint(format!(
-                        "leave `--port` out, or say that it listens elsewhere: `slipway deploy {name} --port {asked}`"
+                        "leave `--port` out, or say that it listens elsewhere: `slipway deploy {} --port {asked}`",
+                        argument(name)
                     )));
             }
         }

@@ -17,7 +17,8 @@ use slipway_image::model;
 use slipway_runtime::{LogError, LogOptions, LogReader};
 use slipway_types::container::ContainerId;
 use slipway_types::engine::NATIVE;
-use slipway_types::model::{Lineage, MODEL_NAME_RULE, valid_model_name};
+use slipway_types::model::Lineage;
+use slipway_types::name;
 use slipway_types::run::{Gang, RunSpec, RunState, RunStatus};
 use slipway_types::{ApiError, ErrorCode};
 
@@ -27,6 +28,7 @@ use self::finish::finish;
 pub use self::native::container;
 pub use self::stream::stream;
 use super::{App, engines, git, images, models};
+use crate::mapped::file_name;
 
 /// How long a cancelled run may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
@@ -46,8 +48,8 @@ pub fn start(
     if spec.command.is_empty() {
         return Err(ApiError::new(ErrorCode::InvalidArgument, "no command was given"));
     }
-    if !valid_model_name(&spec.project) {
-        let text = format!("`{}` is not a project name: {MODEL_NAME_RULE}", spec.project);
+    if !name::is_valid(&spec.project) {
+        let text = format!("`{}` is not a project name: {}", spec.project, name::RULE);
         return Err(ApiError::new(ErrorCode::InvalidArgument, text));
     }
     if let Some((key, reason)) = spec.gang.fault() {
@@ -204,7 +206,7 @@ pub fn owns(app: &App, id: &ContainerId) -> Result<bool, ApiError> {
 
 /// The folder of a run.
 pub fn folder(app: &App, id: &str) -> PathBuf {
-    app.settings.root.join("runs").join(id)
+    app.settings.root.join("runs").join(&*file_name(id))
 }
 
 /// As [`end`], on a thread of its own.

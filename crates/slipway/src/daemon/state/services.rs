@@ -58,10 +58,12 @@ impl State {
 
     /// Forgets a service.
     pub fn remove_service(&self, name: &str) -> Result<(), StateError> {
-        self.connection()
-            .execute("DELETE FROM services WHERE name = ?1", [name])
-            .during("removing a service")?;
-        Ok(())
+        let what = "removing a service";
+        let mut connection = self.connection();
+        let transaction = connection.transaction().during(what)?;
+        transaction.execute("DELETE FROM services WHERE name = ?1", [name]).during(what)?;
+        transaction.execute("DELETE FROM published WHERE service = ?1", [name]).during(what)?;
+        transaction.commit().during(what)
     }
 
     /// One service.

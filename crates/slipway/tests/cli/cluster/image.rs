@@ -86,7 +86,7 @@ fn an_image_alone_does_what_kubectl_users_mean() {
     s.run(&["expose", NAME, "--port=8080", "--type=LoadBalancer", "--detach"]).ok();
     wait_for("the reason", Duration::from_secs(30), || {
         let text = s.run(&["services", NAME]).ok();
-        text.contains("answers nowhere yet: the cluster gave it no load balancer").then_some(())
+        text.contains("answers nowhere yet: nothing in this cluster has given its Service of type LoadBalancer an address yet").then_some(())
     });
     let ports = cluster.kubectl(&[
         "get",
