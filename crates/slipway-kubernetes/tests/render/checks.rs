@@ -146,6 +146,7 @@ pub fn plain_service() -> ServiceDeployment {
 pub fn plain_run() -> TrainingRun {
     let mut run = training(&mut Random::new(7), &Capabilities::default());
     run.run = "digits-7".into();
+    run.owner = None;
     run.project = "digits".into();
     run.attempt = 1;
     run.command = vec!["python".into(), "train.py".into()];

@@ -340,6 +340,7 @@ pub fn training(random: &mut Random, caps: &Capabilities) -> TrainingRun {
     let min_ranks = if launcher == Launcher::Torchrun && ranks > 1 { random.maybe(|_| 1) } else { None };
     TrainingRun {
         run: format!("{name}-{}", random.below(1000)),
+        owner: random.maybe(|_| "0a1b2c3d4e5f".into()),
         project: self::name(random),
         attempt: random.below(30) as u32,
         namespace: "team-a".into(),

@@ -44,6 +44,7 @@ pub struct ClusterRuns {
     handle: Handle,
     cluster: ClusterSpec,
     namespace: String,
+    owner: String,
     runs: Runs,
     store: Arc<Store>,
     /// What keeps the copy up to date for as long as a run is driven.
@@ -81,15 +82,17 @@ impl ClusterRuns {
         watching: Arc<dyn Any + Send + Sync>,
     ) -> Self {
         let namespace = applier.cluster().namespace().to_owned();
+        let owner = applier.owner().to_owned();
         let runs = Runs::new(applier, inventory, Arc::clone(&store), RunOptions::default());
-        Self { handle, cluster, namespace, runs, store, _watching: watching }
+        Self { handle, cluster, namespace, owner, runs, store, _watching: watching }
     }
 
-    fn training(&self, order: &Order<'_>, published: PublishedRun) -> TrainingRun {
+    fn training(&self, order: &Order<'_>, published: PublishedRun, gang: Gang) -> TrainingRun {
         let spec = order.spec;
         let folder = |(reference, folder)| VolumeSource::Image { reference, folder };
         TrainingRun {
             run: order.run.to_owned(),
+            owner: Some(self.owner.clone()),
             project: spec.project.clone(),
             attempt: 0,
             namespace: self.namespace.clone(),
@@ -113,7 +116,7 @@ impl ClusterRuns {
                 run::Launcher::Mpi => Launcher::Mpi,
             },
             env: spec.env.clone(),
-            environment: Environment::default(),
+            environment: Environment { secrets: spec.secrets.0.clone(), ..Environment::default() },
             resources: PodResources { limits: spec.limits, ..PodResources::default() },
             placement: Placement {
                 image_pull_secrets: self.cluster.pull_secrets.clone(),
@@ -128,7 +131,7 @@ impl ClusterRuns {
             },
             deadline: None,
             grace: GRACE,
-            gang: Gang::Emulated,
+            gang,
             egress: spec.network == NetworkMode::Host,
         }
     }
@@ -199,6 +202,11 @@ impl Driver for ClusterRuns {
         order: &Order<'_>,
         told: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<Plan, ApiError> {
+        // Asked first: what the cluster cannot do is not worth a push.
+        let gang = self.handle.block_on(self.runs.gang(&order.spec.gang)).map_err(|error| {
+            let code = if error.is_transient() { ErrorCode::Unavailable } else { ErrorCode::Failed };
+            ApiError::from_error(code, &error)
+        })?;
         // Events come from the registry client's tasks, which outlive no borrow: they are passed on from here.
         let (sender, mut events) = mpsc::unbounded_channel();
         let on_event: OnPublish = Arc::new(move |event| {
@@ -218,7 +226,7 @@ impl Driver for ClusterRuns {
             published
         })?;
         let budget = Budget { retries: order.spec.gang.retries };
-        Kept { run: self.training(order, published), progress: Progress::default(), budget }.plan()
+        Kept { run: self.training(order, published, gang), progress: Progress::default(), budget }.plan()
     }
 
     fn drive(&self, plan: &Plan, keeper: &dyn Keeper) -> Result<End, ApiError> {
@@ -246,6 +254,18 @@ impl Driver for ClusterRuns {
             };
             ApiError::from_error(code, &error)
         })
+    }
+
+    fn place(&self, plan: &Plan) -> Option<String> {
+        let run = Kept::of(plan).ok()?.run;
+        let claim = slipway_kubernetes::runs::output_claim(&run)?;
+        let folder = slipway_kubernetes::runs::model_folder(&run);
+        Some(format!("the folder `{folder}` of the claim `{claim}` in the namespace `{}`", self.namespace))
+    }
+
+    fn release(&self, run: &str) -> Result<(), ApiError> {
+        let released = self.handle.block_on(self.runs.release(run));
+        released.map(drop).map_err(|error| run_error(&error))
     }
 
     fn remove(&self, run: &str) -> Result<(), ApiError> {

@@ -27,6 +27,12 @@ pub trait Driver: Send + Sync {
     /// Writes the folder `model` and the file `metrics.jsonl` of the first rank as a tar, as far as they are there.
     fn collect(&self, plan: &Plan, to: &mut (dyn Write + Send)) -> Result<(), ApiError>;
 
+    /// Where the output is, for people who want to get at it themselves.
+    fn place(&self, plan: &Plan) -> Option<String>;
+
+    /// Removes everything of a run but its output.
+    fn release(&self, run: &str) -> Result<(), ApiError>;
+
     /// Removes everything of a run.
     fn remove(&self, run: &str) -> Result<(), ApiError>;
 }
