@@ -36,7 +36,7 @@ pub use labels::{
 };
 pub use pod::HTTP_PORT;
 pub(crate) use training::job_of;
-pub use training::{METRICS_FILE, MODEL_FOLDER, rank_output};
+pub use training::{METRICS_FILE, MODEL_FOLDER, MPI_TOKEN, rank_output};
 
 /// What a specification is in a cluster.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -97,7 +97,7 @@ pub enum Launcher {
     Torchrun,
     /// The command itself, with `TF_CONFIG`.
     TensorFlow,
-    /// `mpirun` in the first pod, `sshd` in the others. The image has both, and keys that let its user in.
+    /// `mpirun` in the first pod, which starts processes in the others through our own programs. The image has Open MPI.
     Mpi,
 }
 

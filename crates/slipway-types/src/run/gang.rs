@@ -83,7 +83,7 @@ pub enum Launcher {
     Torchrun,
     /// TensorFlow: the command with `TF_CONFIG`.
     TensorFlow,
-    /// `mpirun` in the first rank, `sshd` in the others.
+    /// Open MPI's `mpirun` in the first rank, which starts the processes of all.
     Mpi,
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slipway_kubernetes::apply::{Applier, Inventory};
 use slipway_kubernetes::reason::RunEnd;
+use slipway_kubernetes::render::MPI_TOKEN;
 use slipway_kubernetes::runs::{
     Budget, CollectError, Progress, RunError, RunOptions, RunPhase, RunUpdate, Runs,
 };
@@ -90,6 +91,11 @@ impl ClusterRuns {
     fn training(&self, order: &Order<'_>, published: PublishedRun, gang: Gang) -> TrainingRun {
         let spec = order.spec;
         let folder = |(reference, folder)| VolumeSource::Image { reference, folder };
+        let mut environment = Environment { secrets: spec.secrets.0.clone(), ..Environment::default() };
+        if spec.gang.launcher == run::Launcher::Mpi {
+            let token = format!("{}{}", slipway_native::random_id(), slipway_native::random_id());
+            environment.secrets.insert(MPI_TOKEN.to_owned(), token);
+        }
         TrainingRun {
             run: order.run.to_owned(),
             owner: Some(self.owner.clone()),
@@ -116,7 +122,7 @@ impl ClusterRuns {
                 run::Launcher::Mpi => Launcher::Mpi,
             },
             env: spec.env.clone(),
-            environment: Environment { secrets: spec.secrets.0.clone(), ..Environment::default() },
+            environment,
             resources: PodResources { limits: spec.limits, ..PodResources::default() },
             placement: Placement {
                 image_pull_secrets: self.cluster.pull_secrets.clone(),

@@ -19,6 +19,9 @@ pub(crate) use gang::job_of;
 pub(super) use output::output_mount;
 pub use output::{METRICS_FILE, MODEL_FOLDER, rank_output};
 
+/// Secret variable by which the ranks of a gang of MPI know each other; whoever knows it can run programs in them.
+pub const MPI_TOKEN: &str = "SLIPWAY_MPI_TOKEN";
+
 pub(super) fn render(run: &TrainingRun, caps: &Capabilities) -> Result<Rendered, RenderError> {
     check(run, caps)?;
     let id = Identity::run(run)?;
@@ -56,6 +59,9 @@ fn check(run: &TrainingRun, caps: &Capabilities) -> Result<(), RenderError> {
     }
     if run.min_ranks.is_some() && run.launcher != Launcher::Torchrun {
         return wrong("workers", "only torchrun goes on with fewer ranks");
+    }
+    if run.launcher == Launcher::Mpi && !run.environment.secrets.contains_key(MPI_TOKEN) {
+        return wrong(MPI_TOKEN, "ranks of MPI know each other by it");
     }
     if run.ranks > 1 && matches!(run.output, Storage::New { shared: false, .. }) {
         return wrong("output", "several ranks need storage that several nodes can mount");

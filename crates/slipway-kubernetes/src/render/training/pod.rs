@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::labels::Identity;
 use super::super::pod::{container_security, literal, pod_security};
-use super::super::volumes::Volumes;
+use super::super::volumes::{RUNNER, Volumes};
 use super::super::{RenderError, Rendered, config, resources};
 use super::output::{self, OUTPUT};
 use super::variables::variables;
@@ -13,10 +13,6 @@ use crate::spec::{Launcher, TrainingRun};
 use crate::topology::Topology;
 
 pub(super) const MPI_FOLDER: &str = "/etc/mpi";
-/// The command of an MPI rank: the first starts the processes everywhere, the others let it in.
-const MPI_SCRIPT: &str =
-    r#"if [ "$SLIPWAY_RANK" = 0 ]; then exec mpirun "$@"; else exec /usr/sbin/sshd -De; fi"#;
-
 pub(super) fn pod(
     run: &TrainingRun,
     caps: &Capabilities,
@@ -27,6 +23,9 @@ pub(super) fn pod(
     out: &mut Rendered,
 ) -> Result<Value, RenderError> {
     let mut volumes = Volumes::default();
+    if run.launcher == Launcher::Mpi {
+        volumes.tools(&run.tools);
+    }
     volumes.source("workspace", "/workspace", &run.workspace, caps, &run.tools)?;
     if let Some(data) = &run.data {
         volumes.source("data", "/data", data, caps, &run.tools)?;
@@ -77,9 +76,8 @@ fn command(run: &TrainingRun) -> Vec<String> {
         Launcher::Torchrun if run.processes > 1 || run.min_ranks.is_some() => {
             ["torchrun", "--no-python"].into_iter().map(str::to_owned).chain(own).collect()
         }
-        Launcher::Mpi => {
-            ["/bin/sh", "-c", &literal(MPI_SCRIPT), "mpi"].into_iter().map(str::to_owned).chain(own).collect()
-        }
+        // `mpirun` in the first rank; the others start processes for it until it is done.
+        Launcher::Mpi => [RUNNER, "mpi"].into_iter().map(str::to_owned).chain(own).collect(),
         _ => own.collect(),
     }
 }

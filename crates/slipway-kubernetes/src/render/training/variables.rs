@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::super::RenderError;
 use super::super::pod::environment;
+use super::super::volumes::RUNNER;
 use super::output::{CHECKPOINTS, METRICS_FILE, MODEL_FOLDER, rank_output};
 use super::pod::MPI_FOLDER;
-use crate::spec::{Launcher, TrainingRun};
+use crate::spec::{Launcher, RunAs, TrainingRun};
 use crate::topology::{MAX_TF_CONFIG, Topology};
 
 const INDEX: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
@@ -15,6 +16,29 @@ pub(super) const RANK: &str = "$(SLIPWAY_RANK)";
 
 pub(super) fn rank_variable() -> Value {
     json!({"name": "SLIPWAY_RANK", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}})
+}
+
+/// What `mpirun` of Open MPI reads: where processes are started, and by what.
+fn mpi(run: &TrainingRun) -> Vec<(String, String)> {
+    let shell = format!("{RUNNER} mpi-shell");
+    let mut pairs = vec![
+        ("OMPI_MCA_orte_default_hostfile", format!("{MPI_FOLDER}/hostfile")),
+        ("OMPI_MCA_orte_keep_fqdn_hostnames", "true".to_owned()),
+        ("OMPI_MCA_orte_set_default_slots", run.processes.to_string()),
+        ("OMPI_MCA_plm_rsh_agent", shell.clone()),
+        // Open MPI 5 has it from PRRTE.
+        ("PRTE_MCA_plm_ssh_agent", shell),
+    ];
+    if run.image.run_as == RunAs::Root {
+        // It refuses to run as root unless told twice; in a container without capabilities it may.
+        pairs.extend([
+            ("OMPI_ALLOW_RUN_AS_ROOT", "1".to_owned()),
+            ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1".to_owned()),
+            ("PRTE_ALLOW_RUN_AS_ROOT", "1".to_owned()),
+            ("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1".to_owned()),
+        ]);
+    }
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// What every rank is told, by whatever name its framework knows it. The user's own variables come last and win.
@@ -47,15 +71,7 @@ pub(super) fn variables(
             }
             own.push(("TF_CONFIG".to_owned(), text));
         }
-        Launcher::Mpi => own.extend(
-            [
-                ("OMPI_MCA_orte_default_hostfile", format!("{MPI_FOLDER}/hostfile")),
-                ("OMPI_MCA_orte_keep_fqdn_hostnames", "true".to_owned()),
-                ("OMPI_MCA_orte_set_default_slots", run.processes.to_string()),
-                ("OMPI_MCA_plm_rsh_args", "-o ConnectionAttempts=10 -o StrictHostKeyChecking=no".to_owned()),
-            ]
-            .map(|(key, value)| (key.to_owned(), value)),
-        ),
+        Launcher::Mpi => own.extend(mpi(run)),
     }
     let mut all = vec![rank_variable()];
     let users = environment(&run.env, secret, &run.environment)?;

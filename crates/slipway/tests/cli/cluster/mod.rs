@@ -3,8 +3,10 @@
 
 mod engine;
 mod export;
+mod gangs;
 mod gateway;
 mod image;
+mod kept;
 mod train;
 
 use std::net::SocketAddr;
