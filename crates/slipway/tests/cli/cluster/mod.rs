@@ -7,6 +7,7 @@ mod gangs;
 mod gateway;
 mod image;
 mod kept;
+mod mpi;
 mod train;
 
 use std::net::SocketAddr;
