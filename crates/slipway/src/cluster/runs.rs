@@ -12,7 +12,8 @@ use slipway_kubernetes::apply::{Applier, Inventory};
 use slipway_kubernetes::reason::RunEnd;
 use slipway_kubernetes::render::MPI_TOKEN;
 use slipway_kubernetes::runs::{
-    Budget, CollectError, Progress, RunError, RunOptions, RunPhase, RunUpdate, Runs,
+    Budget, CollectError, Progress, RunError, RunOptions, RunPhase, RunUpdate, Runs, model_folder,
+    output_claim,
 };
 use slipway_kubernetes::spec::{
     Environment, Gang, ImagePin, Launcher, Placement, PodResources, RunAs, Storage, TrainingRun, VolumeSource,
@@ -62,12 +63,16 @@ struct Kept {
 
 impl Kept {
     fn plan(&self) -> Result<Plan, ApiError> {
-        let value = serde_json::to_value(self);
-        value.map(Plan).map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))
+        let rest =
+            serde_json::to_value(self).map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))?;
+        let claim = output_claim(&self.run).unwrap_or_default();
+        let (folder, namespace) = (model_folder(&self.run), &self.run.namespace);
+        let place = format!("the folder `{folder}` of the claim `{claim}` in the namespace `{namespace}`");
+        Ok(Plan { place, rest })
     }
 
     fn of(plan: &Plan) -> Result<Self, ApiError> {
-        serde_json::from_value(plan.0.clone())
+        serde_json::from_value(plan.rest.clone())
             .map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))
     }
 }
@@ -260,13 +265,6 @@ impl Driver for ClusterRuns {
             };
             ApiError::from_error(code, &error)
         })
-    }
-
-    fn place(&self, plan: &Plan) -> Option<String> {
-        let run = Kept::of(plan).ok()?.run;
-        let claim = slipway_kubernetes::runs::output_claim(&run)?;
-        let folder = slipway_kubernetes::runs::model_folder(&run);
-        Some(format!("the folder `{folder}` of the claim `{claim}` in the namespace `{}`", self.namespace))
     }
 
     fn release(&self, run: &str) -> Result<(), ApiError> {

@@ -45,17 +45,22 @@ pub(super) fn keep_output(keeping: &Keeping, error: ApiError) -> ApiError {
         // Then nothing is removed at all.
         drop_plan(&keeping.app, id);
     }
-    let place = keeping.plan().and_then(|plan| {
-        let driver = keeping.app.engines.driver(&keeping.app, &keeping.engine).ok()?;
-        driver.place(&plan)
-    });
-    let place = place.unwrap_or_else(|| format!("the engine `{}`", keeping.engine));
+    let place = keeping.plan().map_or_else(|| format!("the engine `{}`", keeping.engine), |plan| plan.place);
     let text = format!(
         "training succeeded, but its model cannot be fetched; it is kept in {place} until `slipway runs --discard {id}`"
     );
     let mut causes = vec![error.message];
     causes.extend(error.causes);
     ApiError { causes, ..ApiError::new(error.code, text) }
+}
+
+/// The output came back after all, to a daemon that goes on with what another had given up.
+pub(super) fn keep_no_output(keeping: &Keeping) -> Result<(), ApiError> {
+    let marker = kept_file(&keeping.app, &keeping.id);
+    match std::fs::remove_file(&marker) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io("remove", &marker, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// Removes what the engine has of a run that is done, again and again until it can.

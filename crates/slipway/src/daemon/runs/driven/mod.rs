@@ -90,7 +90,7 @@ fn conclude(keeping: &Keeping, spec: &RunSpec) -> Result<Fate, ApiError> {
     // A daemon that died after recording the version and before recording the run comes here a second time.
     if models::made_by(app, &status)?.is_none() {
         match fetch(keeping, spec) {
-            Ok(true) => {}
+            Ok(true) => leave::keep_no_output(keeping)?,
             Ok(false) => return Ok(Fate::Left),
             Err(error) => return Err(keep_output(keeping, error)),
         }
