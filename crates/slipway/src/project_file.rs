@@ -88,6 +88,8 @@ impl LoadedProject {
             launcher: train.launcher,
             retries: train.retries,
             storage: storage.unwrap_or(Gang::default().storage),
+            by: train.gang,
+            queue: train.queue.clone(),
         };
         gang.fault().map_or(Ok(gang), Err)
     }
@@ -190,6 +192,8 @@ mod tests {
             ("name = \"a\"\n[train]\nmemory = \"lots\"", "`train.memory`"),
             ("name = \"a\"\n[train]\nranks = 0", "`train.ranks`"),
             ("name = \"a\"\n[train]\nstorage = \"1k\"", "`train.storage`"),
+            ("name = \"a\"\n[train]\ngang = \"slurm\"", "slipway.toml:3"),
+            ("name = \"a\"\n[train]\ngang = \"jobset\"\nqueue = \"q\"", "`train.queue`"),
             ("name = \"a\"\n[train]\nlauncher = \"slurm\"", "slipway.toml:3"),
             ("name = \"a\"\n[serve]\ncpus = -1.0", "`serve.cpus`"),
             ("name = \"a\"\n[serve.batch]\nmax_delay = \"soon\"", "`serve.batch.max_delay`"),

@@ -147,6 +147,9 @@ impl ServiceEngine {
                 discovery.resource(&format!("resource.k8s.io/{version}"), "ResourceClaimTemplate").await?,
             );
         }
+        if let Some(version) = &caps.jobset {
+            more.push(discovery.resource(&format!("jobset.x-k8s.io/{version}"), "JobSet").await?);
+        }
         let watcher = Watcher::start(&cluster, usual(&options.owner, &more), options.watch);
         Ok(Self {
             handle,

@@ -11,6 +11,7 @@ use super::phase::{self, RunPhase};
 use super::{RunError, Runs};
 use crate::reason::{Reason, ReasonKind, RunEnd};
 use crate::spec::{Gang, TrainingRun};
+use crate::watch::Snapshot;
 
 /// How long logs may take to be read to their end after an attempt.
 const LOG_TIME: Duration = Duration::from_secs(30);
@@ -135,10 +136,11 @@ impl Runs {
         self.begin(run, updates).await?;
         let mut seen = false;
         let mut failed_at: Option<Instant> = None;
+        let mut queue = Queue::default();
         loop {
             let snapshot = self.store.snapshot();
             follower.look(run, &snapshot);
-            let phase = phase::phase(run, &snapshot);
+            let phase = self.explained(run, phase::phase(run, &snapshot), &snapshot, &mut queue).await;
             seen |= phase != RunPhase::Missing;
             if known.as_ref() != Some(&phase) {
                 let update = RunUpdate::Phase { attempt: run.attempt, phase: phase.clone() };
@@ -146,6 +148,9 @@ impl Runs {
                 known = Some(phase.clone());
             }
             let mut until = Instant::now() + LOOK_AGAIN;
+            if queue.asked.is_some() {
+                until = until.min(Instant::now() + self.options.ask_queue);
+            }
             match phase {
                 RunPhase::Ended(end @ RunEnd::Failed { rank: None, .. }) => {
                     let at = *failed_at.get_or_insert_with(Instant::now);
@@ -156,14 +161,14 @@ impl Runs {
                 }
                 RunPhase::Ended(end) => return Ok(end),
                 RunPhase::Missing if seen || begun.elapsed() >= APPEARS => {
-                    let text = "somebody deleted its Job: start it again if that was not meant";
+                    let text = missing(run, seen);
                     let reason = Reason { kind: ReasonKind::Configuration, text: text.to_owned() };
                     return Ok(RunEnd::Failed { rank: None, exit_code: None, reason });
                 }
                 RunPhase::Pending { reason, .. } => {
                     let limit = begun + self.options.gang_time;
                     // Who has a queue or a gang scheduler waits as long as those let it.
-                    if run.gang == Gang::Emulated && Instant::now() >= limit {
+                    if matches!(run.gang, Gang::Emulated | Gang::JobSet) && Instant::now() >= limit {
                         return Ok(never_started(run, reason));
                     }
                     until = until.min(limit);
@@ -171,6 +176,28 @@ impl Runs {
                 _ => {}
             }
             let _ = tokio::time::timeout_at(until, changes.changed()).await;
+        }
+    }
+
+    /// A phase, with what the queue says of an attempt that waits in one.
+    async fn explained(
+        &self,
+        run: &TrainingRun,
+        phase: RunPhase,
+        snapshot: &Snapshot,
+        queue: &mut Queue,
+    ) -> RunPhase {
+        let (RunPhase::Pending { running, .. }, Some(uid)) = (&phase, phase::queued(run, snapshot)) else {
+            *queue = Queue::default();
+            return phase;
+        };
+        if queue.asked.is_none_or(|at| at.elapsed() >= self.options.ask_queue) {
+            queue.reason = self.queue_reason(run, &uid).await;
+            queue.asked = Some(Instant::now());
+        }
+        match &queue.reason {
+            Some(reason) => RunPhase::Pending { running: *running, reason: Some(reason.clone()) },
+            None => phase,
         }
     }
 
@@ -206,6 +233,21 @@ impl Runs {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// What a queue said last.
+#[derive(Default)]
+struct Queue {
+    asked: Option<Instant>,
+    reason: Option<Reason>,
+}
+
+/// There is no Job of the attempt.
+fn missing(run: &TrainingRun, seen: bool) -> &'static str {
+    match (&run.gang, seen) {
+        (Gang::JobSet, false) => "no Job was made of its JobSet: is the controller of JobSet running?",
+        _ => "somebody deleted its Job: start it again if that was not meant",
     }
 }
 

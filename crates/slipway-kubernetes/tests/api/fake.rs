@@ -25,7 +25,7 @@ pub const NAMESPACE: &str = "team-a";
 pub const OWNER: &str = "0a1b2c3d";
 
 /// Kinds that it serves: group, version, kind, plural.
-const KINDS: &[(&str, &str, &str, &str)] = &[
+const KINDS: &[Kind] = &[
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),
     ("", "v1", "ConfigMap", "configmaps"),
@@ -44,6 +44,14 @@ const KINDS: &[(&str, &str, &str, &str)] = &[
     ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
 ];
 
+/// Kinds that only some clusters serve.
+pub const JOB_SET: Kind = ("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets");
+pub const LOCAL_QUEUE: Kind = ("kueue.x-k8s.io", "v1beta1", "LocalQueue", "localqueues");
+pub const WORKLOAD: Kind = ("kueue.x-k8s.io", "v1beta1", "Workload", "workloads");
+pub const VOLCANO_GROUP: Kind = ("scheduling.volcano.sh", "v1beta1", "PodGroup", "podgroups");
+
+pub type Kind = (&'static str, &'static str, &'static str, &'static str);
+
 #[derive(Clone)]
 pub struct Fake {
     inner: Arc<Mutex<State>>,
@@ -61,6 +69,10 @@ struct State {
     requests: Vec<(Method, String)>,
     /// Watches end after this time.
     watch_life: Option<Duration>,
+    /// Kinds that are served beside the usual ones.
+    more: Vec<Kind>,
+    /// What an access review denies: verb, a space, and the plural.
+    denied: Vec<String>,
 }
 
 impl Fake {
@@ -97,6 +109,28 @@ impl Fake {
     /// Something that may answer before the server does.
     pub fn fault(&self, fault: impl FnMut(&Method, &str) -> Option<Answer> + Send + 'static) {
         self.inner.lock().unwrap().faults.push(Box::new(fault));
+    }
+
+    /// Serves kinds more.
+    pub fn serve(&self, kinds: &[Kind]) {
+        self.inner.lock().unwrap().more.extend(kinds);
+    }
+
+    /// Has access reviews deny something, such as `create jobsets`.
+    pub fn deny(&self, what: &str) {
+        self.inner.lock().unwrap().denied.push(what.to_owned());
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        KINDS.iter().chain(&self.inner.lock().unwrap().more).copied().collect()
+    }
+
+    fn review(&self, body: &[u8]) -> Answer {
+        let review: Value = serde_json::from_slice(body).unwrap();
+        let asked = &review["spec"]["resourceAttributes"];
+        let what = format!("{} {}", asked["verb"].as_str().unwrap(), asked["resource"].as_str().unwrap());
+        let allowed = !self.inner.lock().unwrap().denied.contains(&what);
+        whole(201, &json!({"kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}))
     }
 
     pub fn clear_faults(&self) {
@@ -191,6 +225,9 @@ impl Fake {
             return answer;
         }
         let (route, query) = path.split_once('?').unwrap_or((&path, ""));
+        if parts.method == Method::POST && route.ends_with("/selfsubjectaccessreviews") {
+            return self.review(&body);
+        }
         match self.discovery(route) {
             Some(document) => whole(200, &document),
             None => self.resource(&parts.method, route, query, &body, life),
@@ -198,8 +235,9 @@ impl Fake {
     }
 
     fn discovery(&self, route: &str) -> Option<Value> {
+        let kinds = self.kinds();
         let list = |group: &str, version: &str| {
-            let own = KINDS.iter().filter(|kind| kind.0 == group && kind.1 == version);
+            let own = kinds.iter().filter(|kind| kind.0 == group && kind.1 == version);
             let resources: Vec<Value> =
                 own.map(|kind| json!({"name": kind.3, "kind": kind.2, "namespaced": true})).collect();
             json!({"kind": "APIResourceList", "resources": resources})
@@ -208,7 +246,7 @@ impl Fake {
             "/version" => Some(json!({"major": "1", "minor": "33"})),
             "/apis" => {
                 let groups: BTreeMap<&str, &str> =
-                    KINDS.iter().filter(|kind| !kind.0.is_empty()).map(|kind| (kind.0, kind.1)).collect();
+                    kinds.iter().filter(|kind| !kind.0.is_empty()).map(|kind| (kind.0, kind.1)).collect();
                 let groups: Vec<Value> = groups
                     .into_iter()
                     .map(|(name, version)| {

@@ -5,6 +5,7 @@
 mod apply;
 mod engine;
 mod fake;
+mod gangs;
 mod preview;
 mod requests;
 mod routes;

@@ -58,6 +58,10 @@ impl Fingerprint {
             let text = serde_json::to_vec(&gang);
             hash.update(text.map_err(|e| ApiError::new(slipway_types::ErrorCode::Internal, e.to_string()))?);
         }
+        // A token that was renewed changes no model.
+        for name in spec.secrets.0.keys() {
+            hash.update(format!("secret {name}\0"));
+        }
         Ok(Self { settings: digest(hash), stats, content })
     }
 

@@ -55,6 +55,9 @@ pub fn start(
     if let Some((key, reason)) = spec.gang.fault() {
         return Err(ApiError::new(ErrorCode::InvalidArgument, format!("{key}: {reason}")));
     }
+    if let Some(reason) = spec.secrets.fault() {
+        return Err(ApiError::new(ErrorCode::InvalidArgument, format!("secrets: {reason}")));
+    }
     let engine = engines::choose(app, spec.engine.as_deref())?;
     if engine == NATIVE {
         alone(&spec.gang)?;
@@ -138,6 +141,19 @@ pub fn cancel(app: &App, id: &str) -> Result<(), ApiError> {
 pub fn cancel_aside(app: &Arc<App>, id: &str) -> Result<(), ApiError> {
     condemn(app, id)?;
     end_aside(app, id.to_owned());
+    Ok(())
+}
+
+/// Removes what a run that is done has left: output that its engine keeps, checkpoints and files here. Its record and its log
+/// stay, and so does its version.
+pub fn discard(app: &Arc<App>, id: &str) -> Result<(), ApiError> {
+    let (status, _) = find(app, id)?;
+    if !status.state.is_final() {
+        let error = ApiError::new(ErrorCode::Conflict, format!("run {id} is not done"));
+        return Err(error.with_hint(format!("`slipway runs --cancel {id}` ends it")));
+    }
+    driven::discard(app, &status)?;
+    app.event(&format!("run/{id}"), "run.discarded", "What it left was removed.");
     Ok(())
 }
 

@@ -3,8 +3,11 @@
 
 mod engine;
 mod export;
+mod gangs;
 mod gateway;
 mod image;
+mod kept;
+mod mpi;
 mod train;
 
 use std::net::SocketAddr;
