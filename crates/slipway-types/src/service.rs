@@ -160,6 +160,9 @@ pub struct ServiceStatus {
     /// Why the declared revision does not come up, once that is plain; an older one goes on serving if there is one.
     #[serde(default)]
     pub failing: Option<String>,
+    /// Its engine has not looked at it since a user asked for it.
+    #[serde(default)]
+    pub unseen: bool,
     /// Engine that it is declared to run on.
     #[serde(default)]
     pub engine: String,
@@ -172,6 +175,11 @@ impl ServiceStatus {
     /// Ready replicas of the declared revision.
     pub fn ready(&self) -> usize {
         self.replicas.iter().filter(|r| r.revision == self.revision && r.state == ReplicaState::Ready).count()
+    }
+
+    /// Whether as many replicas of the declared revision are ready as are declared.
+    pub fn is_ready(&self) -> bool {
+        self.ready() >= self.spec.replicas as usize
     }
 
     /// How many replicas of an older revision serve, and which one; `None` when none does.
@@ -187,6 +195,9 @@ impl ServiceStatus {
         let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
         let count = format!("{} of {} replicas are ready", self.ready(), self.spec.replicas);
         let reason = reason.or(self.pending.as_deref());
+        if let Some(trouble) = &self.trouble {
+            return format!("{count}: the engine `{}` cannot be asked: {trouble}", self.engine);
+        }
         match reason.and_then(|reason| reason.lines().next()) {
             Some(reason) => format!("{count}: {reason}"),
             None => count,
@@ -197,7 +208,11 @@ impl ServiceStatus {
     pub fn failure(&self) -> Option<ApiError> {
         let reason = self.failing.as_ref()?;
         let (name, content) = (&self.spec.name, self.spec.content());
-        let message = format!("replicas of `{name}` with {content} do not get ready");
+        let message = if self.is_ready() {
+            format!("`{name}` with {content} is not as declared")
+        } else {
+            format!("replicas of `{name}` with {content} do not get ready")
+        };
         let mut error = ApiError::new(ErrorCode::Failed, message);
         error.causes.push(reason.clone());
         let serving = self.older().map_or(String::new(), |(count, revision)| {

@@ -118,7 +118,7 @@ impl ApplyError {
         }
     }
 
-    pub(super) fn api(object: &Object, source: ApiError) -> Self {
+    pub(crate) fn api(object: &Object, source: ApiError) -> Self {
         let (kind, name) = (object.kind().to_owned(), object.name().to_owned());
         let conflicts: Vec<Conflict> = source
             .refusal()

@@ -147,7 +147,7 @@ fn image(pod: &Value, status: &Value, message: &str) -> Reason {
         .iter()
         .any(|s| lower.contains(s))
     {
-        ("is not in the registry", "push it, or correct its name")
+        ("is not in the registry", "deploy or train it again, which pushes it, or correct its name")
     } else if ["unauthorized", "denied", "forbidden", "401", "403"].iter().any(|s| lower.contains(s)) {
         ("may not be pulled", "give the pods credentials with an image pull secret")
     } else if ["no such host", "connection refused", "timeout", "dial tcp"].iter().any(|s| lower.contains(s))

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::follow::{Follower, RankLine};
 use super::phase::{self, RunPhase};
 use super::{RunError, Runs};
-use crate::reason::{Reason, ReasonKind, RunEnd};
+use crate::reason::{Reason, ReasonKind, RunEnd, rank_of};
 use crate::spec::{Gang, TrainingRun};
+use crate::watch::Snapshot;
 
 /// How long logs may take to be read to their end after an attempt.
 const LOG_TIME: Duration = Duration::from_secs(30);
@@ -150,14 +151,17 @@ impl Runs {
                 RunPhase::Ended(end @ RunEnd::Failed { rank: None, .. }) => {
                     let at = *failed_at.get_or_insert_with(Instant::now);
                     if at.elapsed() >= DETAIL_TIME {
-                        return Ok(end);
+                        return Ok(self.explain(run, end, &snapshot).await);
                     }
                     until = at + DETAIL_TIME;
                 }
-                RunPhase::Ended(end) => return Ok(end),
+                RunPhase::Ended(end) => return Ok(self.explain(run, end, &snapshot).await),
                 RunPhase::Missing if seen || begun.elapsed() >= APPEARS => {
-                    let text = "somebody deleted its Job: start it again if that was not meant";
-                    let reason = Reason { kind: ReasonKind::Configuration, text: text.to_owned() };
+                    let reason = match self.no_other(run).await {
+                        Some(why) => format!("its Job is gone, and there can be no other: {why}"),
+                        None => "somebody deleted its Job: start it again if that was not meant".to_owned(),
+                    };
+                    let reason = Reason { kind: ReasonKind::Configuration, text: reason };
                     return Ok(RunEnd::Failed { rank: None, exit_code: None, reason });
                 }
                 RunPhase::Pending { reason, .. } => {
@@ -171,6 +175,40 @@ impl Runs {
                 _ => {}
             }
             let _ = tokio::time::timeout_at(until, changes.changed()).await;
+        }
+    }
+
+    /// A rank whose pod somebody deleted was killed, and that is not its own doing.
+    async fn explain(&self, run: &TrainingRun, end: RunEnd, snapshot: &Snapshot) -> RunEnd {
+        let RunEnd::Failed { rank, exit_code, reason } = end else { return end };
+        let pods = phase::pods(run, snapshot);
+        let deleted = match rank {
+            Some(_) => pods
+                .iter()
+                .any(|pod| rank_of(pod) == rank && !pod["metadata"]["deletionTimestamp"].is_null()),
+            None => pods.is_empty(),
+        };
+        if !deleted || reason.kind.is_disruption() {
+            return RunEnd::Failed { rank, exit_code, reason };
+        }
+        let whose = rank.map(|rank| format!("rank {rank}: ")).unwrap_or_default();
+        let reason = match self.no_other(run).await {
+            Some(why) => Reason {
+                kind: ReasonKind::Configuration,
+                text: format!("{whose}its pod was deleted, and there can be no other: {why}"),
+            },
+            None if rank.is_none() => reason,
+            None => Reason { kind: ReasonKind::Evicted, text: format!("{whose}somebody deleted its pod") },
+        };
+        RunEnd::Failed { rank, exit_code, reason }
+    }
+
+    /// Why the cluster would not take another attempt, if so: its namespace may be gone, or be about to.
+    async fn no_other(&self, run: &TrainingRun) -> Option<String> {
+        let next = TrainingRun { attempt: run.attempt + 1, ..run.clone() };
+        match self.try_start(&next).await {
+            Err(RunError::Apply { source, .. }) if !source.is_transient() => Some(source.sentence()),
+            _ => None,
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::apply::{Applier, ApplyError, ApplyOptions, Inventory};
+use crate::apply::{Applier, ApplyError, ApplyOptions, DryRun, Inventory};
 use crate::client::{ApiError, Dependents, Resource};
 use crate::names;
 use crate::render::{RUN_LABEL, render_training};
@@ -130,6 +130,16 @@ impl Runs {
             .await
             .map_err(|error| Self::apply_error(run, error))?;
         Ok(rendered.warnings)
+    }
+
+    /// Whether the server would take an attempt; nothing is made.
+    async fn try_start(&self, run: &TrainingRun) -> Result<(), RunError> {
+        let failed = |error| Self::apply_error(run, error);
+        let caps = self.applier.discovery().capabilities().await.map_err(|error| failed(error.into()))?;
+        let mut rendered = render_training(run, &caps).map_err(|error| failed(error.into()))?;
+        self.inventory.set().adopt(&mut rendered.objects);
+        let options = ApplyOptions { dry_run: DryRun::Server, ..ApplyOptions::default() };
+        self.applier.apply_all(&rendered.objects, options).await.map(drop).map_err(failed)
     }
 
     /// How the current attempt stands, as far as the copy knows.

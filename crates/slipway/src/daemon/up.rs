@@ -41,8 +41,14 @@ pub fn up(
     // By digest: the name may mean another image by now.
     spec.image = image.to_string();
     spec.model = format!("{}@{version}", request.train.project);
-    let engine = request.train.engine.clone();
-    let request = declare::Declare { spec, keep_replicas: false, change: None, engine, no_model: false };
+    let request = declare::Declare {
+        spec,
+        keep_replicas: false,
+        change: None,
+        engine: request.train.engine.clone(),
+        no_model: false,
+        take_over: request.take_over,
+    };
     let (status, declared) = declare::declare(app, request)?;
     let ready = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
@@ -147,11 +153,12 @@ fn wait(
         let ready = u32::try_from(status.ready()).unwrap_or(u32::MAX);
         let settled = status.replicas.iter().all(|r| r.revision == status.revision);
         let reachable = wanted == 0 || status.reachable == Some(true);
-        if ready >= wanted && settled && reachable {
-            return Ok(ready);
-        }
+        // What is as it shall be by its replicas may be something else otherwise, so the engine is heard first.
         if let Some(failure) = status.failure() {
             return Err(failure);
+        }
+        if ready >= wanted && settled && reachable && !status.unseen {
+            return Ok(ready);
         }
         let message = status.progress();
         if message != last {

@@ -3,6 +3,7 @@
 
 mod engine;
 mod export;
+mod faults;
 mod gateway;
 mod image;
 mod train;
