@@ -145,6 +145,16 @@ impl ApplyError {
         }
     }
 
+    /// Whether the server refuses it for who asks or for where it is, which changes without anything of ours.
+    pub fn is_refusal(&self) -> bool {
+        let source = match self {
+            Self::Api { source, .. } | Self::Inventory { source, .. } => source,
+            Self::Discover(DiscoverError::Api(source)) => source,
+            _ => return false,
+        };
+        matches!(source.code(), Some(401 | 403 | 404))
+    }
+
     /// Whether the API server cannot be reached at all.
     pub fn is_unreachable(&self) -> bool {
         let source = match self {

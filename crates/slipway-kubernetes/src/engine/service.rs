@@ -50,8 +50,8 @@ pub(super) struct State {
     forgiven: Option<u64>,
     /// The revision that is stuck, since when.
     stuck: Option<(u64, Duration)>,
-    /// Waiting does not help it to be applied.
-    refused: bool,
+    /// From when on waiting does not help it to be applied.
+    refused: Option<Duration>,
     /// A user asked for the fields of its objects that others own.
     take_over: bool,
     /// A node did not get its image.
@@ -212,7 +212,8 @@ async fn present(
     match apply(context, &spec, state).await {
         Ok(true) => {}
         Ok(false) => {
-            let mut outcome = report(state, name, progressing(0, target), state.error.clone(), state.refused);
+            let hopeless = state.refused.is_some_and(|at| at <= context.now);
+            let mut outcome = report(state, name, progressing(0, target), state.error.clone(), hopeless);
             outcome.wake_at = state.retry_at;
             return outcome;
         }
@@ -468,6 +469,7 @@ impl State {
     /// What failed before counts no more.
     pub(super) fn try_again(&mut self) {
         self.renew = std::mem::take(&mut self.image_lost);
+        self.refused = None;
         self.retry_at = None;
         self.failures = 0;
         self.stuck = None;
@@ -516,14 +518,22 @@ fn failed_to_apply(
         return Outcome { unreachable: Some(error), ..Outcome::default() };
     }
     let text = error.sentence();
-    state.refused = !error.is_transient();
-    state.take_over &= error.is_transient();
-    let mut outcome = report(state, name, progressing(0, target), Some(text.clone()), state.refused);
+    let transient = error.is_transient();
+    state.take_over &= transient;
+    // A server that has just started refuses what it allows a moment later.
+    let telling = if error.is_refusal() { context.options.telling } else { Duration::ZERO };
+    let at = *state.refused.get_or_insert(context.now + telling);
+    let hopeless = !transient && at <= context.now;
+    let mut outcome = report(state, name, progressing(0, target), Some(text.clone()), hopeless);
+    if transient {
+        state.refused = None;
+    }
     // What was applied of it is looked at again as a whole.
     state.hash.clear();
     state.marks.clear();
     state.settled = false;
-    outcome.wake_at = Some(state.back_off(context));
+    let again = state.back_off(context);
+    outcome.wake_at = Some(state.refused.filter(|at| *at > context.now).map_or(again, |at| again.min(at)));
     outcome.notices = state.tell(&format!("service/{name}"), "service.refused", text);
     outcome
 }

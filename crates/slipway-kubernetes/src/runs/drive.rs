@@ -21,6 +21,8 @@ const DETAIL_TIME: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// A Job that was applied shows up in the copy within this time.
 const APPEARS: Duration = Duration::from_secs(60);
+/// How long a refusal may be that of a server which has just started, and allows it a moment later.
+const REFUSED: Duration = Duration::from_secs(15);
 /// Wait after a failure that may pass.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -226,6 +228,7 @@ impl Runs {
     /// Applies, again and again while the cluster cannot be reached.
     async fn begin(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
         let mut told = false;
+        let mut until = None;
         loop {
             match self.start(run).await {
                 Ok(warnings) => {
@@ -234,7 +237,11 @@ impl Runs {
                     }
                     return Ok(());
                 }
-                Err(RunError::Apply { source, .. }) if source.is_transient() => {
+                Err(RunError::Apply { source, .. })
+                    if source.is_transient()
+                        || source.is_refusal()
+                            && *until.get_or_insert_with(|| Instant::now() + REFUSED) > Instant::now() =>
+                {
                     if !told {
                         told = true;
                         let _ = updates.send(RunUpdate::Warning(source.sentence())).await;

@@ -355,7 +355,10 @@ async fn what_others_own_is_told_until_a_user_takes_it_over() {
                 status(409, "Conflict", "Apply failed with 1 conflict", json!({"causes": [cause]}))
             })
         });
-        bed.fake.edit("deployments", "a", |one| one["spec"]["replicas"] = 3.into());
+        bed.fake.edit("deployments", "a", |one| {
+            one["spec"]["replicas"] = 3.into();
+            one["metadata"]["generation"] = (one["metadata"]["generation"].as_i64().unwrap() + 1).into();
+        });
     };
     conflict();
     let told = bed.until(&desired, 20, |report, _| report.failing.is_some()).await;
