@@ -285,7 +285,7 @@ fn in_cluster(pod: &InCluster) -> Result<Config, ConnectError> {
     config.default_namespace = read(&pod.account.join("namespace"))?.trim().to_owned();
     // Both are read again while the client lives: the kubelet renews them.
     config.root_cert_file = Some(certificate);
-    // Without any, the client would first ask for the system's, which an image of one program has not.
+    // Only the file is believed. Without a list, `kube` first loads this system's authorities, which a pod may not have.
     config.root_cert = Some(Vec::new());
     config.auth_info.token_file = Some(token.to_string_lossy().into_owned());
     Ok(config)

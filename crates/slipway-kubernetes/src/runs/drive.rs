@@ -185,9 +185,9 @@ impl Runs {
         let RunEnd::Failed { rank, exit_code, reason } = end else { return end };
         let pods = phase::pods(run, snapshot);
         let deleted = match rank {
-            Some(_) => pods
-                .iter()
-                .any(|pod| rank_of(pod) == rank && !pod["metadata"]["deletionTimestamp"].is_null()),
+            Some(_) => {
+                pods.iter().any(|pod| rank_of(pod) == rank && !pod["metadata"]["deletionTimestamp"].is_null())
+            }
             None => pods.is_empty(),
         };
         if !deleted || reason.kind.is_disruption() {

@@ -364,7 +364,10 @@ async fn what_others_own_is_told_until_a_user_takes_it_over() {
     let told = bed.until(&desired, 20, |report, _| report.failing.is_some()).await;
     let report = &told.services[0];
     let failing = report.failing.as_deref().unwrap();
-    assert!(failing.contains(".spec.replicas is owned by `hpa`") && failing.contains("--take-over"), "{failing}");
+    assert!(
+        failing.contains(".spec.replicas is owned by `hpa`") && failing.contains("--take-over"),
+        "{failing}"
+    );
     assert!(report.address.is_some(), "what runs goes on to answer: {report:?}");
     // The same while it waits.
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 21).await;

@@ -115,7 +115,7 @@ async fn a_gang_that_succeeds() {
     let mut driven = drive(&bed, 0);
     wait_for_job(&bed, "digits-7-a0").await;
     pods(&bed.fake, "digits-7-a0", |_| json!({"phase": "Running"}));
-    eventually("it runs", || bed.runs.phase(&run()) == RunPhase::Running { running: 2 }).await;
+    eventually("it runs", || bed.runs.phase(&run()) == RunPhase::Running { running: 2, reason: None }).await;
     pods(&bed.fake, "digits-7-a0", |_| ended(0, "1"));
     end(&bed.fake, "digits-7-a0", "Complete");
     assert_eq!(driven.handle.await.unwrap().0, Some(RunEnd::Succeeded));

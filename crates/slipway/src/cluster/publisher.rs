@@ -11,7 +11,7 @@ use slipway_types::Reference;
 use slipway_types::engine::ClusterSpec;
 use slipway_types::publish::{PublishEvent, PublishedService};
 
-use super::deployment::{GATEWAY, gateway, on_engine, placement};
+use super::deployment::{GATEWAY, gateway_on_engine, on_engine};
 use crate::daemon::App;
 use crate::daemon::publish::{self, Destination, OnPublish};
 
@@ -152,7 +152,9 @@ impl Publisher for RegistryPublisher {
             key.as_ref().is_none_or(|(service, number)| service != name || *number + 8 > revision.number)
         });
         let exposure = app.state.service(name)?.and_then(|record| record.exposure);
-        Ok(Publication::Ready(on_engine(published, revision, exposure, &self.spec, &self.namespace)))
+        // The replica count changes without a new revision.
+        let published = PublishedService { spec: revision.spec.clone(), ..published };
+        Ok(Publication::Ready(on_engine(published, exposure, &self.spec, &self.namespace)))
     }
 
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
@@ -169,12 +171,7 @@ impl Publisher for RegistryPublisher {
             self.enqueue(Work::Gateway)?;
             return Ok(Some(Publication::Underway("its image goes to the registry".to_owned())));
         };
-        Ok(Some(Publication::Ready(GatewayDeployment {
-            replicas: self.spec.gateway_replicas,
-            exposure: self.spec.exposure.clone(),
-            placement: placement(&self.spec),
-            ..gateway(image, &self.namespace)
-        })))
+        Ok(Some(Publication::Ready(gateway_on_engine(image, &self.spec, &self.namespace))))
     }
 
     fn try_again(&self, service: &str, lost: bool) {

@@ -22,6 +22,7 @@ pub mod runs;
 mod services;
 mod state;
 mod up;
+mod workspace;
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};

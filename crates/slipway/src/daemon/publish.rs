@@ -14,8 +14,8 @@ use slipway_types::publish::{PublishEvent, PublishRequest, PublishedModel, Publi
 use slipway_types::run::RunSpec;
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
-use super::fingerprint::Workspace;
 use super::images::{self, OnEvent};
+use super::workspace::Workspace;
 use super::{App, services};
 
 /// Repository of the image with the runner and the Python worker.
@@ -145,7 +145,7 @@ pub struct PublishedRun {
     pub data: Option<(Reference, String)>,
 }
 
-/// Publishes what a training run needs. The project folder goes as it is now, without what `.dockerignore` names.
+/// Publishes what a training run needs. The project folder goes as it is now, without what its rules name.
 pub fn publish_run(
     app: &App,
     registry: &str,
@@ -163,7 +163,7 @@ pub fn publish_run(
     let project = mapped(&spec.project)?;
     let tools = Carrier::of_folder(app.serving_files.folder(), TOOLS_FOLDER, &platform);
     let tools = target.carrier("tools", TOOLS, &tools.map_err(carrier_error)?)?;
-    let rules = Workspace::of(&spec.workspace);
+    let rules = Workspace::of(&spec.workspace)?;
     let files = |folder, at, wanted: &dyn Fn(&str) -> bool| {
         Carrier::of_tree(folder, at, wanted, &platform).map_err(carrier_error)
     };

@@ -50,14 +50,14 @@ pub fn up(
         take_over: request.take_over,
     };
     let (status, declared) = declare::declare(app, request)?;
-    let ready = wait(app, &status, send, is_gone)?;
+    let (ready, url) = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
         changed: built.executed > 0 || trained || declared,
         image,
         version,
         service: status.spec.name,
         ready,
-        url: status.url,
+        url,
     })
 }
 
@@ -144,7 +144,7 @@ fn wait(
     declared: &ServiceStatus,
     send: &(dyn Fn(UpEvent) -> bool + Sync),
     is_gone: &(dyn Fn() -> bool + Sync),
-) -> Result<u32, ApiError> {
+) -> Result<(u32, String), ApiError> {
     let began = Instant::now();
     let mut last = String::new();
     loop {
@@ -158,7 +158,7 @@ fn wait(
             return Err(failure);
         }
         if ready >= wanted && settled && reachable && !status.unseen {
-            return Ok(ready);
+            return Ok((ready, status.url));
         }
         let message = status.progress();
         if message != last {

@@ -53,7 +53,8 @@ pub(super) fn project(s: &Slipway) {
     s.python();
     // Root's: the test cluster's claims are folders of the host, which no other user may write to.
     s.write("p/Dockerfile", "FROM py\n");
-    s.write("p/.dockerignore", "secret.txt\n");
+    s.write("p/.dockerignore", "*\n");
+    s.write("p/.gitignore", "secret.txt\n");
     s.write("p/secret.txt", "not for a registry");
     s.write("p/train.py", GANG);
     s.write("p/model.py", MODEL);

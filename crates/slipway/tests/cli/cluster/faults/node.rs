@@ -15,13 +15,22 @@ fn a_gang_whose_node_is_lost_begins_again_when_there_is_one() {
     let id = id.trim();
     train::wait_for_line(&s, id, "[rank 1] second 2");
     programs.stop("kubelet");
+    let note = wait_for("the node's silence to be told", PATIENCE, || {
+        let shown = train::run(&s, id);
+        assert_eq!(shown["state"], "running", "{shown}");
+        shown["note"].as_str().filter(|note| note.contains("does not answer")).map(str::to_owned)
+    });
+    assert_sentence(&note, &["rank ", "node "]);
     let log = events_until(&s, id, "run.restarted", &cluster);
     let line = log.lines().find(|line| line.contains("run.restarted")).unwrap();
     assert!(line.contains("does not answer") && line.contains("node "), "{log}");
     let shown = train::run(&s, id);
     assert_eq!((&shown["state"], &shown["attempt"]), (&"running".into(), &2.into()), "{shown}");
-    let note = wait_for("why it waits", PATIENCE, || train::run(&s, id)["note"].as_str().map(str::to_owned));
-    assert_sentence(&note, &[]);
+    let note = wait_for("why it waits", PATIENCE, || {
+        let note = train::run(&s, id)["note"].as_str().map(str::to_owned);
+        note.filter(|note| note.contains("no node takes it"))
+    });
+    assert_sentence(&note, &["taint"]);
     programs.start("kubelet");
     train::wait_for_line(&s, id, "attempt 1, from 0");
     let listed = s.run(&["runs"]).ok();
