@@ -402,6 +402,7 @@ mod tests {
             pending: None,
             reachable: None,
             failing: None,
+            unseen: false,
             engine: "native".into(),
             trouble: None,
         };
@@ -418,6 +419,10 @@ mod tests {
         assert_eq!(failure.message, "replicas of `s` with m@2 do not get ready");
         assert_eq!(failure.causes, ["TypeError: no\n  File x"]);
         assert!(failure.hint.unwrap().starts_with("revision 3 goes on serving (1 ready); "));
+        status.spec.replicas = 1;
+        assert_eq!(status.failure().unwrap().message, "`s` with m@2 is not as declared");
+        status.trouble = Some("no".into());
+        assert_eq!(status.progress(), "1 of 1 replicas are ready: the engine `native` cannot be asked: no");
     }
 
     #[test]

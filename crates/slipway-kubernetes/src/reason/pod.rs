@@ -65,8 +65,11 @@ fn disruption(pod: &Value) -> Option<Reason> {
         ));
     }
     let ready = condition(pod, "Ready")?;
-    // The node controller marks pods of a node that it does not hear of.
-    (ready["status"] == "False" && ready["reason"] == "NodeNotReady" || ready["status"] == "Unknown")
+    // The node controller marks pods of a node that it does not hear of, and gives no reason where a kubelet always does.
+    let containers = condition(pod, "ContainersReady").is_some_and(|c| c["status"] == "True");
+    let marked = containers && text(ready, "/reason").is_empty();
+    (ready["status"] == "False" && (marked || ready["reason"] == "NodeNotReady")
+        || ready["status"] == "Unknown")
         .then(|| node_lost(node))
 }
 

@@ -262,8 +262,9 @@ async fn pods_that_nobody_ends_on_a_lost_node_hold_up_no_gang() {
     wait_for_job(&bed, "digits-7-a0").await;
     let condition =
         |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason});
-    let unheard = condition("Ready", "False", "NodeNotReady");
-    pods(&bed.fake, "digits-7-a0", |_| json!({"phase": "Running", "conditions": [unheard]}));
+    let unheard = json!({"type": "Ready", "status": "False"});
+    let ready = condition("ContainersReady", "True", "");
+    pods(&bed.fake, "digits-7-a0", |_| json!({"phase": "Running", "conditions": [unheard, ready]}));
     eventually("it may come back", || {
         matches!(bed.runs.phase(&run()), RunPhase::Running { reason: Some(reason), .. }
             if reason.kind == ReasonKind::NodeLost && reason.text.starts_with("rank 0: "))
