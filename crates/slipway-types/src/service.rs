@@ -161,6 +161,9 @@ pub struct ServiceStatus {
     /// Why the declared revision does not come up, once that is plain; an older one goes on serving if there is one.
     #[serde(default)]
     pub failing: Option<String>,
+    /// Its engine has not looked at it since a user asked for it.
+    #[serde(default)]
+    pub unseen: bool,
     /// Engine that it is declared to run on.
     #[serde(default)]
     pub engine: String,
@@ -173,6 +176,11 @@ impl ServiceStatus {
     /// Ready replicas of the declared revision.
     pub fn ready(&self) -> usize {
         self.replicas.iter().filter(|r| r.revision == self.revision && r.state == ReplicaState::Ready).count()
+    }
+
+    /// Whether as many replicas of the declared revision are ready as are declared.
+    pub fn is_ready(&self) -> bool {
+        self.ready() >= self.spec.replicas as usize
     }
 
     /// How many replicas of an older revision serve, and which one; `None` when none does.
@@ -203,6 +211,9 @@ impl ServiceStatus {
         let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
         let count = format!("{} of {} replicas are ready", self.ready(), self.spec.replicas);
         let reason = reason.or(self.pending.as_deref());
+        if let Some(trouble) = &self.trouble {
+            return format!("{count}: the engine `{}` cannot be asked: {trouble}", self.engine);
+        }
         match reason.and_then(|reason| reason.lines().next()) {
             Some(reason) => format!("{count}: {reason}"),
             None => count,
@@ -213,7 +224,11 @@ impl ServiceStatus {
     pub fn failure(&self) -> Option<ApiError> {
         let reason = self.failing.as_ref()?;
         let (name, content) = (&self.spec.name, self.spec.content());
-        let message = format!("replicas of `{name}` with {content} do not get ready");
+        let message = if self.is_ready() {
+            format!("`{name}` with {content} is not as declared")
+        } else {
+            format!("replicas of `{name}` with {content} do not get ready")
+        };
         let mut error = ApiError::new(ErrorCode::Failed, message);
         error.causes.push(reason.clone());
         let serving = self.older().map_or(String::new(), |(count, revision)| {
@@ -403,6 +418,7 @@ mod tests {
             pending: None,
             reachable: None,
             failing: None,
+            unseen: false,
             engine: "native".into(),
             trouble: None,
         };
@@ -426,6 +442,10 @@ mod tests {
         assert_eq!(failure.message, "replicas of `s` with m@2 do not get ready");
         assert_eq!(failure.causes, ["TypeError: no\n  File x"]);
         assert!(failure.hint.unwrap().starts_with("revision 3 goes on serving (1 ready); "));
+        status.spec.replicas = 1;
+        assert_eq!(status.failure().unwrap().message, "`s` with m@2 is not as declared");
+        status.trouble = Some("no".into());
+        assert_eq!(status.progress(), "1 of 1 replicas are ready: the engine `native` cannot be asked: no");
     }
 
     #[test]

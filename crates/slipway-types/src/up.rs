@@ -20,6 +20,8 @@ pub struct UpRequest {
     pub serve: ServiceSpec,
     /// Trains again though nothing changed.
     pub retrain: bool,
+    /// Takes over what others own of the service's objects in a cluster.
+    pub take_over: bool,
 }
 
 /// One line of the progress of `up`, as newline-delimited JSON.

@@ -168,6 +168,11 @@ impl Engine for KubernetesEngine {
         passing.engine.try_again(service);
     }
 
+    fn take_over(&self, service: &str) {
+        let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        passing.engine.take_over(service);
+    }
+
     fn observe(&self) -> Result<Vec<ObservedReplica>, EngineError> {
         super::believe(&self.store, &self.handle)?;
         let ready_once = self.told().ready_once.clone();
@@ -221,7 +226,10 @@ fn endpoint(report: &ServiceReport, reachable: bool) -> Endpoint {
         Some(Address { url, .. }) => Endpoint::Url { url: url.clone(), reachable },
         None => match &report.no_address {
             Some(NoAddress::NoPort) => Endpoint::Nowhere,
-            Some(NoAddress::Pending(reason)) => Endpoint::Pending { reason: reason.clone() },
+            // Why there are no pods tells more than that there are none.
+            Some(NoAddress::Pending(reason)) => {
+                Endpoint::Pending { reason: report.reason.as_ref().unwrap_or(reason).clone() }
+            }
             None => Endpoint::Pending {
                 reason: report.reason.clone().unwrap_or_else(|| "it has no address yet".to_owned()),
             },

@@ -8,6 +8,7 @@ mod logs;
 mod observe;
 mod preview;
 mod publisher;
+mod renew;
 mod rollout;
 mod service;
 mod usage;
@@ -258,10 +259,19 @@ impl ServiceEngine {
 
     /// What failed of a service before counts no more.
     pub fn try_again(&mut self, service: &str) {
-        self.publisher.try_again(service);
+        let lost = self.states.get(service).is_some_and(State::image_lost);
+        self.publisher.try_again(service, lost);
         if let Some(state) = self.states.get_mut(service) {
             state.try_again();
         }
+    }
+
+    /// As [`ServiceEngine::try_again`], and what others own of the objects of a service, or of the gateway before it, is
+    /// taken over once.
+    pub fn take_over(&mut self, service: &str) {
+        self.try_again(service);
+        self.states.entry(service.to_owned()).or_default().take_over();
+        self.gateway.get_or_insert_default().take_over();
     }
 
     /// Pod of a replica.

@@ -9,12 +9,14 @@ use slipway_orchestrator::{Desired, Notice, Revision, Rollout};
 
 use super::observe::{Address, Reach, address, no_address};
 use super::publisher::{Publication, Publisher};
+use super::renew::renew;
 use super::rollout::{Progress, progress};
 use super::{EngineOptions, ServiceReport};
 use crate::Capabilities;
 use crate::apply::{Applier, ApplyError, ApplyOptions, Inventory, Mark};
 use crate::names::{self, NAME_ANNOTATION};
 use crate::object::ObjectKey;
+use crate::reason::ReasonKind;
 use crate::render::{GATEWAY_LABEL, RenderError, Rendered, SERVICE_LABEL, render_gateway, render_service};
 use crate::spec::{Exposure, GatewayDeployment, ServiceDeployment};
 use crate::watch::Snapshot;
@@ -48,6 +50,16 @@ pub(super) struct State {
     forgiven: Option<u64>,
     /// The revision that is stuck, since when.
     stuck: Option<(u64, Duration)>,
+    /// From when on waiting does not help it to be applied.
+    refused: Option<Duration>,
+    /// A user asked for the fields of its objects that others own.
+    take_over: bool,
+    /// A node did not get its image.
+    image_lost: bool,
+    /// Its images are sent anew, and pods that wait for them are made anew.
+    renew: bool,
+    /// Where it answered last.
+    address: Option<Address>,
 }
 
 /// What one service gave.
@@ -184,13 +196,13 @@ async fn present(
     let spec = match context.publisher.service(effective) {
         Ok(Publication::Ready(spec)) => spec,
         Ok(Publication::Underway(what)) => {
-            let mut outcome = report(state, name, progressing(0, target), Some(what));
+            let mut outcome = report(state, name, progressing(0, target), Some(what), false);
             outcome.wake_at = Some(context.now + SOON);
             return outcome;
         }
         Err(error) => {
             let text = crate::apply::chain(&*error);
-            let mut outcome = report(state, name, progressing(0, target), Some(text.clone()));
+            let mut outcome = report(state, name, progressing(0, target), Some(text.clone()), true);
             outcome.notices = state.tell(&format!("service/{name}"), "service.refused", text);
             outcome.wake_at = Some(context.now + context.options.retry_most);
             return outcome;
@@ -200,18 +212,25 @@ async fn present(
     match apply(context, &spec, state).await {
         Ok(true) => {}
         Ok(false) => {
-            let mut outcome = report(state, name, progressing(0, target), state.error.clone());
+            let hopeless = state.refused.is_some_and(|at| at <= context.now);
+            let mut outcome = report(state, name, progressing(0, target), state.error.clone(), hopeless);
             outcome.wake_at = state.retry_at;
             return outcome;
         }
         Err(error) => return failed_to_apply(context, state, name, target, error),
     }
     let pods = context.known.pods(&mapped);
+    if std::mem::take(&mut state.renew)
+        && let Err(error) = renew(context.applier, effective.number, &pods).await
+    {
+        return failed_to_apply(context, state, name, target, error);
+    }
     let far = progress(live.filter(|_| state.settled), effective.number, &pods);
     let mut outcome = Outcome::default();
     let (rollout, reason) = match far {
         Progress::Complete if back.is_none() => {
             state.stuck = None;
+            state.image_lost = false;
             if stable.is_none_or(|stable| stable.number != target.number) {
                 outcome.completed = Some((name.clone(), target.number));
             }
@@ -226,20 +245,24 @@ async fn present(
         }
         Progress::Complete | Progress::Unseen => (progressing(0, target), None),
         Progress::Late { reason } => {
-            give_up(context, state, target, stable, &reason.text, &mut notices, &mut outcome);
+            if reason.kind != ReasonKind::Quota {
+                give_up(context, state, target, stable, &reason.text, &mut notices, &mut outcome);
+            }
             (Rollout::Stalled { reason: reason.text.clone(), crashes: 1 }, Some(reason.text))
         }
         Progress::Under { available, wanted, reason } => {
             let stuck = reason.as_ref().filter(|reason| reason.kind.is_stuck());
+            state.image_lost |= stuck.is_some_and(|reason| reason.kind == ReasonKind::Image);
             match (stuck, state.stuck) {
                 (None, _) => state.stuck = None,
-                (Some(_), Some((revision, since))) if revision == effective.number => {
+                (Some(stuck), Some((revision, since))) if revision == effective.number => {
                     let until = since + context.options.patience;
-                    if context.now >= until {
-                        let text = reason.as_ref().map(|r| r.text.clone()).unwrap_or_default();
-                        give_up(context, state, target, stable, &text, &mut notices, &mut outcome);
-                    } else {
+                    if context.now < until {
                         outcome.wake_at = Some(until);
+                    } else if stuck.kind != ReasonKind::Quota {
+                        // What a quota keeps out is nothing wrong with the revision: it comes once there is room.
+                        let text = stuck.text.clone();
+                        give_up(context, state, target, stable, &text, &mut notices, &mut outcome);
                     }
                 }
                 (Some(_), _) => {
@@ -259,6 +282,7 @@ async fn present(
         spec.gateway().is_some() && spec.exposure == Exposure::ClusterIp && at.reach != Reach::Cluster
     });
     let address = through.or_else(own);
+    state.address.clone_from(&address);
     let no_address = address.is_none().then(|| {
         let uid = live.and_then(|live| live["metadata"]["uid"].as_str()).unwrap_or_default();
         no_address(&spec, live, context.known.events.get(uid).map_or(&[][..], Vec::as_slice))
@@ -298,15 +322,16 @@ fn progressing(available: u32, target: &Revision) -> Rollout {
     Rollout::Progressing { available, wanted: target.spec.replicas }
 }
 
-fn report(state: &State, name: &str, rollout: Rollout, reason: Option<String>) -> Outcome {
+/// Of a service that is not looked at further. What runs of it goes on, where it did.
+fn report(state: &State, name: &str, rollout: Rollout, reason: Option<String>, hopeless: bool) -> Outcome {
     let report = ServiceReport {
         service: name.to_owned(),
         failing: match &rollout {
             Rollout::Stalled { reason, .. } => Some(reason.clone()),
-            _ => None,
+            _ => reason.clone().filter(|_| hopeless),
         },
         rollout,
-        address: None,
+        address: state.address.clone(),
         no_address: None,
         reason,
         warnings: state.warnings.clone(),
@@ -315,7 +340,7 @@ fn report(state: &State, name: &str, rollout: Rollout, reason: Option<String>) -
 }
 
 fn refused(state: &State, name: &str, reason: String) -> Outcome {
-    report(state, name, Rollout::Stalled { reason: reason.clone(), crashes: 0 }, Some(reason))
+    report(state, name, Rollout::Stalled { reason: reason.clone(), crashes: 0 }, Some(reason), true)
 }
 
 /// A failure of another revision is history; one that a former daemon saw is told by the Deployment.
@@ -391,10 +416,10 @@ async fn apply_if_needed(
     state: &mut State,
     render: impl FnOnce() -> Result<Rendered, RenderError>,
 ) -> Result<bool, ApplyError> {
-    if state.tried == hash && state.retry_at.is_some_and(|at| at > context.now) {
+    if !state.take_over && state.tried == hash && state.retry_at.is_some_and(|at| at > context.now) {
         return Ok(false);
     }
-    if state.hash == hash && !state.marks.is_empty() {
+    if !state.take_over && state.hash == hash && !state.marks.is_empty() {
         if is_as_applied(context, &state.marks) {
             state.settled = true;
             return Ok(true);
@@ -414,7 +439,8 @@ async fn apply_if_needed(
     }
     let mut marks = BTreeMap::new();
     for (object, base) in rendered.objects.iter().zip(&bases) {
-        let applied = context.applier.send(object, base.as_ref(), ApplyOptions::default()).await?;
+        let options = ApplyOptions { force: state.take_over, ..ApplyOptions::default() };
+        let applied = context.applier.send(object, base.as_ref(), options).await?;
         marks.insert(applied.key, applied.mark);
     }
     *state = State {
@@ -426,6 +452,9 @@ async fn apply_if_needed(
         failed: state.failed.take(),
         stuck: state.stuck.take(),
         forgiven: state.forgiven,
+        image_lost: state.image_lost,
+        renew: state.renew,
+        address: state.address.take(),
         ..State::default()
     };
     Ok(true)
@@ -439,12 +468,24 @@ fn is_as_applied(context: &Context<'_>, marks: &BTreeMap<ObjectKey, Mark>) -> bo
 impl State {
     /// What failed before counts no more.
     pub(super) fn try_again(&mut self) {
+        self.renew = std::mem::take(&mut self.image_lost);
+        self.refused = None;
         self.retry_at = None;
         self.failures = 0;
         self.stuck = None;
         if let Some((number, _)) = self.failed.take() {
             self.forgiven = Some(number);
         }
+    }
+
+    /// Fields that others own become ours with the next application, and that alone.
+    pub(super) fn take_over(&mut self) {
+        self.take_over = true;
+    }
+
+    /// Whether a node did not get its image.
+    pub(super) fn image_lost(&self) -> bool {
+        self.image_lost
     }
 
     /// The wait after one more failure.
@@ -477,12 +518,22 @@ fn failed_to_apply(
         return Outcome { unreachable: Some(error), ..Outcome::default() };
     }
     let text = error.sentence();
-    let mut outcome = report(state, name, progressing(0, target), Some(text.clone()));
+    let transient = error.is_transient();
+    state.take_over &= transient;
+    // A server that has just started refuses what it allows a moment later.
+    let telling = if error.is_refusal() { context.options.telling } else { Duration::ZERO };
+    let at = *state.refused.get_or_insert(context.now + telling);
+    let hopeless = !transient && at <= context.now;
+    let mut outcome = report(state, name, progressing(0, target), Some(text.clone()), hopeless);
+    if transient {
+        state.refused = None;
+    }
     // What was applied of it is looked at again as a whole.
     state.hash.clear();
     state.marks.clear();
     state.settled = false;
-    outcome.wake_at = Some(state.back_off(context));
+    let again = state.back_off(context);
+    outcome.wake_at = Some(state.refused.filter(|at| *at > context.now).map_or(again, |at| again.min(at)));
     outcome.notices = state.tell(&format!("service/{name}"), "service.refused", text);
     outcome
 }
@@ -572,6 +623,7 @@ pub(super) async fn gateway(context: &Context<'_>, mut state: State) -> (State, 
         Ok(false) => outcome.wake_at = state.retry_at,
         Err(error) if error.is_unreachable() => outcome.unreachable = Some(error),
         Err(error) => {
+            state.take_over &= error.is_transient();
             outcome.wake_at = Some(state.back_off(context));
             outcome.notices = state.tell("gateway", "gateway.refused", error.sentence());
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::follow::{Follower, RankLine};
 use super::phase::{self, RunPhase};
 use super::{RunError, Runs};
-use crate::reason::{Reason, ReasonKind, RunEnd};
+use crate::reason::{Reason, ReasonKind, RunEnd, rank_of};
 use crate::spec::{Gang, TrainingRun};
 use crate::watch::Snapshot;
 
@@ -21,6 +21,8 @@ const DETAIL_TIME: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// A Job that was applied shows up in the copy within this time.
 const APPEARS: Duration = Duration::from_secs(60);
+/// How long a refusal may be that of a server which has just started, and allows it a moment later.
+const REFUSED: Duration = Duration::from_secs(15);
 /// Wait after a failure that may pass.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -155,14 +157,17 @@ impl Runs {
                 RunPhase::Ended(end @ RunEnd::Failed { rank: None, .. }) => {
                     let at = *failed_at.get_or_insert_with(Instant::now);
                     if at.elapsed() >= DETAIL_TIME {
-                        return Ok(end);
+                        return Ok(self.explain(run, end, &snapshot).await);
                     }
                     until = at + DETAIL_TIME;
                 }
-                RunPhase::Ended(end) => return Ok(end),
+                RunPhase::Ended(end) => return Ok(self.explain(run, end, &snapshot).await),
                 RunPhase::Missing if seen || begun.elapsed() >= APPEARS => {
-                    let text = missing(run, seen);
-                    let reason = Reason { kind: ReasonKind::Configuration, text: text.to_owned() };
+                    let reason = match self.no_other(run).await {
+                        Some(why) => format!("its Job is gone, and there can be no other: {why}"),
+                        None => missing(run, seen).to_owned(),
+                    };
+                    let reason = Reason { kind: ReasonKind::Configuration, text: reason };
                     return Ok(RunEnd::Failed { rank: None, exit_code: None, reason });
                 }
                 RunPhase::Pending { reason, .. } => {
@@ -201,6 +206,40 @@ impl Runs {
         }
     }
 
+    /// A rank whose pod somebody deleted was killed, and that is not its own doing.
+    async fn explain(&self, run: &TrainingRun, end: RunEnd, snapshot: &Snapshot) -> RunEnd {
+        let RunEnd::Failed { rank, exit_code, reason } = end else { return end };
+        let pods = phase::pods(run, snapshot);
+        let deleted = match rank {
+            Some(_) => {
+                pods.iter().any(|pod| rank_of(pod) == rank && !pod["metadata"]["deletionTimestamp"].is_null())
+            }
+            None => pods.is_empty(),
+        };
+        if !deleted || reason.kind.is_disruption() {
+            return RunEnd::Failed { rank, exit_code, reason };
+        }
+        let whose = rank.map(|rank| format!("rank {rank}: ")).unwrap_or_default();
+        let reason = match self.no_other(run).await {
+            Some(why) => Reason {
+                kind: ReasonKind::Configuration,
+                text: format!("{whose}its pod was deleted, and there can be no other: {why}"),
+            },
+            None if rank.is_none() => reason,
+            None => Reason { kind: ReasonKind::Evicted, text: format!("{whose}somebody deleted its pod") },
+        };
+        RunEnd::Failed { rank, exit_code, reason }
+    }
+
+    /// Why the cluster would not take another attempt, if so: its namespace may be gone, or be about to.
+    async fn no_other(&self, run: &TrainingRun) -> Option<String> {
+        let next = TrainingRun { attempt: run.attempt + 1, ..run.clone() };
+        match self.try_start(&next).await {
+            Err(RunError::Apply { source, .. }) if !source.is_transient() => Some(source.sentence()),
+            _ => None,
+        }
+    }
+
     /// Sees to it that nothing of the attempt before is left: both mount the same claim.
     async fn end_before(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
         let Some(last) = before(run) else { return Ok(()) };
@@ -215,6 +254,7 @@ impl Runs {
     /// Applies, again and again while the cluster cannot be reached.
     async fn begin(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
         let mut told = false;
+        let mut until = None;
         loop {
             match self.start(run).await {
                 Ok(warnings) => {
@@ -223,7 +263,11 @@ impl Runs {
                     }
                     return Ok(());
                 }
-                Err(RunError::Apply { source, .. }) if source.is_transient() => {
+                Err(RunError::Apply { source, .. })
+                    if source.is_transient()
+                        || source.is_refusal()
+                            && *until.get_or_insert_with(|| Instant::now() + REFUSED) > Instant::now() =>
+                {
                     if !told {
                         told = true;
                         let _ = updates.send(RunUpdate::Warning(source.sentence())).await;

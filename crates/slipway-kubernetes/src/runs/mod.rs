@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::apply::{Applier, ApplyError, ApplyOptions, Inventory, Pruned};
+use crate::apply::{Applier, ApplyError, ApplyOptions, DryRun, Inventory, Pruned};
 use crate::client::{ApiError, Dependents, DiscoverError};
 use crate::names;
 use crate::object::Object;
@@ -147,6 +147,16 @@ impl Runs {
             }
         }
         Ok(())
+    }
+
+    /// Whether the server would take an attempt; nothing is made.
+    async fn try_start(&self, run: &TrainingRun) -> Result<(), RunError> {
+        let failed = |error| Self::apply_error(run, error);
+        let caps = self.applier.discovery().capabilities().await.map_err(|error| failed(error.into()))?;
+        let mut rendered = render_training(run, &caps).map_err(|error| failed(error.into()))?;
+        self.inventory.set().adopt(&mut rendered.objects);
+        let options = ApplyOptions { dry_run: DryRun::Server, ..ApplyOptions::default() };
+        self.applier.apply_all(&rendered.objects, options).await.map(drop).map_err(failed)
     }
 
     /// How the current attempt stands, as far as the copy knows.

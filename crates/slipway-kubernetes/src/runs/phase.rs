@@ -23,6 +23,8 @@ pub enum RunPhase {
     Running {
         /// Ranks that still run.
         running: u32,
+        /// What may end it, where something may: a node that does not answer.
+        reason: Option<Reason>,
     },
     /// It ended.
     Ended(RunEnd),
@@ -68,21 +70,17 @@ pub fn phase(run: &TrainingRun, snapshot: &Snapshot) -> RunPhase {
         u32::try_from(pods.iter().filter(|(pod, _)| is(pod, phase)).count()).unwrap_or(u32::MAX)
     };
     let (running, done) = (count("Running"), count("Succeeded"));
+    if let Some(end) = lost(&pods) {
+        return RunPhase::Ended(end);
+    }
     if running + done >= run.ranks {
-        return RunPhase::Running { running };
+        let reasons = pods.iter().filter_map(|(one, events)| reason_of(run, one, events));
+        return RunPhase::Running { running, reason: reasons.into_iter().find(|r| r.kind.is_disruption()) };
     }
     let mut reasons: Vec<Reason> = pods
         .iter()
         .filter(|(one, _)| one["metadata"]["deletionTimestamp"].is_null())
-        .filter_map(|(one, events)| {
-            let reason = pod(one, events).filter(|reason| reason.kind != ReasonKind::Probe)?;
-            Some(match rank_of(one) {
-                Some(rank) if run.ranks > 1 => {
-                    Reason { text: format!("rank {rank}: {}", reason.text), ..reason }
-                }
-                _ => reason,
-            })
-        })
+        .filter_map(|(one, events)| reason_of(run, one, events))
         .collect();
     reasons.sort_by_key(|reason| (!reason.kind.is_stuck(), reason.kind == ReasonKind::Starting));
     // Admission and quotas keep pods from being made at all.
@@ -90,6 +88,30 @@ pub fn phase(run: &TrainingRun, snapshot: &Snapshot) -> RunPhase {
     let unmade = if made < run.ranks { no_pods(&about(live)) } else { None };
     let suspended = is_suspended(live).then(|| Reason { kind: ReasonKind::Starting, text: waits(run) });
     RunPhase::Pending { running, reason: unmade.or(suspended).or_else(|| reasons.into_iter().next()) }
+}
+
+/// Why a rank does not run, or may not for long.
+fn reason_of(run: &TrainingRun, one: &Value, events: &[&Value]) -> Option<Reason> {
+    let reason = pod(one, events).filter(|reason| reason.kind != ReasonKind::Probe)?;
+    Some(match rank_of(one) {
+        Some(rank) if run.ranks > 1 => Reason { text: format!("rank {rank}: {}", reason.text), ..reason },
+        _ => reason,
+    })
+}
+
+/// A rank that the cluster took from a node which does not answer: nobody there ends its pod, so its Job would go on for
+/// ever, and so would ranks that wait for it.
+fn lost(pods: &[(&Value, Vec<&Value>)]) -> Option<RunEnd> {
+    let taken = |one: &Value| {
+        let target = condition(one, "DisruptionTarget").filter(|target| target["status"] == "True");
+        !one["metadata"]["deletionTimestamp"].is_null()
+            && target.is_some_and(|target| target["reason"] == "DeletionByTaintManager")
+    };
+    let (one, events) = pods.iter().find(|(one, _)| taken(one))?;
+    let rank = rank_of(one);
+    let reason = pod(one, events)?;
+    let text = rank.map_or_else(|| reason.text.clone(), |rank| format!("rank {rank}: {}", reason.text));
+    Some(RunEnd::Failed { rank, exit_code: None, reason: Reason { text, ..reason } })
 }
 
 /// There is no Job, or none yet.

@@ -34,7 +34,7 @@ impl Publisher for Registry {
         Ok(None)
     }
 
-    fn try_again(&self, _service: &str) {}
+    fn try_again(&self, _service: &str, _lost: bool) {}
 }
 
 pub fn reference(what: &str) -> slipway_types::Reference {
@@ -337,4 +337,48 @@ async fn without_the_api_server_nothing_is_concluded() {
         .await;
     assert!(pass.unwrap_err().contains("not available") && replicas.is_empty());
     assert!(bed.fake.get("deployments", "a").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_own_is_told_until_a_user_takes_it_over() {
+    let bed = Bed::new().await;
+    let desired = present("a", 1, None);
+    bed.pass(std::slice::from_ref(&desired), 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
+    let conflict = || {
+        bed.fake.fault(|method, path| {
+            let refused = method == Method::PATCH && path.contains("/deployments/");
+            (refused && path.contains("force=false")).then(|| {
+                let cause = json!({"reason": "FieldManagerConflict", "field": ".spec.replicas",
+                    "message": "conflict with \"hpa\" using apps/v1"});
+                status(409, "Conflict", "Apply failed with 1 conflict", json!({"causes": [cause]}))
+            })
+        });
+        bed.fake.edit("deployments", "a", |one| {
+            one["spec"]["replicas"] = 3.into();
+            one["metadata"]["generation"] = (one["metadata"]["generation"].as_i64().unwrap() + 1).into();
+        });
+    };
+    conflict();
+    let told = bed.until(&desired, 20, |report, _| report.failing.is_some()).await;
+    let report = &told.services[0];
+    let failing = report.failing.as_deref().unwrap();
+    assert!(
+        failing.contains(".spec.replicas is owned by `hpa`") && failing.contains("--take-over"),
+        "{failing}"
+    );
+    assert!(report.address.is_some(), "what runs goes on to answer: {report:?}");
+    // The same while it waits.
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 21).await;
+    assert_eq!(pass.unwrap().services[0].failing.as_deref(), Some(failing));
+    let replicas = || bed.fake.get("deployments", "a").unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(), 3);
+    bed.engine.lock().unwrap().take_over("a");
+    bed.until(&desired, 22, |report, _| report.failing.is_none()).await;
+    assert_eq!(replicas(), 2);
+    // Once, and not from then on.
+    conflict();
+    bed.until(&desired, 60, |report, _| report.failing.is_some()).await;
+    assert_eq!(replicas(), 3);
 }

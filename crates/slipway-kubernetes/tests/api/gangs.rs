@@ -97,7 +97,7 @@ async fn a_job_set_that_fails_begins_again_as_another() {
     let job = job_of_set(&bed.fake, &set);
     pods_of(&bed.fake, &job, |_| json!({"phase": "Running"}));
     let second = TrainingRun { attempt: 1, ..by(Gang::JobSet) };
-    eventually("it runs", || bed.runs.phase(&second) == RunPhase::Running { running: 2 }).await;
+    eventually("it runs", || bed.runs.phase(&second) == RunPhase::Running { running: 2, reason: None }).await;
     pods_of(&bed.fake, &job, |_| ended(0, "1"));
     end(&bed.fake, "jobs", &job, "Complete");
     assert_eq!(driven.handle.await.unwrap().0, Some(RunEnd::Succeeded));
@@ -164,7 +164,7 @@ async fn a_queue_holds_a_gang_and_its_place_may_be_taken_away() {
     // It is admitted; another process that drives the run does not suspend it again.
     bed.fake.edit("jobs", &job, |live| live["spec"]["suspend"] = false.into());
     pods_of(&bed.fake, &job, |_| json!({"phase": "Running"}));
-    eventually("it runs", || bed.runs.phase(&by(kueue())) == RunPhase::Running { running: 2 }).await;
+    eventually("it runs", || bed.runs.phase(&by(kueue())) == RunPhase::Running { running: 2, reason: None }).await;
     bed.runs.start(&by(kueue())).await.unwrap();
     assert_eq!(bed.fake.get("jobs", &job).unwrap()["spec"]["suspend"], false);
     // The queue stops it: its programs end by its signal, which is no failure of theirs.
@@ -215,8 +215,8 @@ async fn two_daemons_have_a_run_of_one_id() {
         eventually("both jobs", || fake.get("jobs", name).is_some()).await;
         pods_of(&fake, name, |_| json!({"phase": "Running"}));
     }
-    eventually("one runs", || one.runs.phase(&run()) == RunPhase::Running { running: 2 }).await;
-    eventually("the other runs", || two.runs.phase(&other) == RunPhase::Running { running: 2 }).await;
+    eventually("one runs", || one.runs.phase(&run()) == RunPhase::Running { running: 2, reason: None }).await;
+    eventually("the other runs", || two.runs.phase(&other) == RunPhase::Running { running: 2, reason: None }).await;
     // The names of ranks are of one run's pods alone.
     let selectors: Vec<Value> = fake
         .names("services")

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use serde_json::{Value, json};
 use slipway_kubernetes::apply::Inventory;
 use slipway_kubernetes::reason::{ReasonKind, RunEnd};
@@ -12,7 +13,7 @@ use slipway_kubernetes::watch::{WatchOptions, Watcher, usual};
 use tokio::sync::{mpsc, watch};
 
 use super::engine::reference;
-use super::fake::{Fake, NAMESPACE, OWNER, eventually};
+use super::fake::{Fake, NAMESPACE, OWNER, eventually, status};
 
 pub fn run() -> TrainingRun {
     TrainingRun {
@@ -137,7 +138,7 @@ async fn a_gang_that_succeeds() {
     let mut driven = drive(&bed, 0);
     wait_for_job(&bed, &attempt(0)).await;
     pods_of(&bed.fake, &attempt(0), |_| json!({"phase": "Running"}));
-    eventually("it runs", || bed.runs.phase(&run()) == RunPhase::Running { running: 2 }).await;
+    eventually("it runs", || bed.runs.phase(&run()) == RunPhase::Running { running: 2, reason: None }).await;
     pods_of(&bed.fake, &attempt(0), |_| ended(0, "1"));
     end(&bed.fake, "jobs", &attempt(0), "Complete");
     assert_eq!(driven.handle.await.unwrap().0, Some(RunEnd::Succeeded));
@@ -266,4 +267,69 @@ async fn quotas_that_keep_pods_away_are_told() {
     eventually("the quota is told", || quota(&bed.runs.phase(&run()))).await;
     driven.cancel.send(true).unwrap();
     driven.handle.await.unwrap();
+}
+
+/// Somebody deletes the pods of a Job; they are there as long as nobody ends them.
+fn going(fake: &Fake) {
+    for name in fake.names("pods") {
+        fake.edit("pods", &name, |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:09Z".into());
+    }
+}
+
+#[tokio::test]
+async fn pods_that_nobody_ends_on_a_lost_node_hold_up_no_gang() {
+    let options = RunOptions { removal: Duration::ZERO, ..RunOptions::default() };
+    let bed = bed(options).await;
+    let driven = drive(&bed, 0);
+    wait_for_job(&bed, &attempt(0)).await;
+    let condition =
+        |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason});
+    let unheard = json!({"type": "Ready", "status": "False"});
+    let ready = condition("ContainersReady", "True", "");
+    pods_of(&bed.fake, &attempt(0), |_| json!({"phase": "Running", "conditions": [unheard, ready]}));
+    eventually("it may come back", || {
+        matches!(bed.runs.phase(&run()), RunPhase::Running { reason: Some(reason), .. }
+            if reason.kind == ReasonKind::NodeLost && reason.text.starts_with("rank 0: "))
+    })
+    .await;
+    let taken = condition("DisruptionTarget", "True", "DeletionByTaintManager");
+    pods_of(&bed.fake, &attempt(0), |_| json!({"phase": "Running", "conditions": [unheard, taken]}));
+    going(&bed.fake);
+    wait_for_job(&bed, &attempt(1)).await;
+    pods_of(&bed.fake, &attempt(1), |_| ended(0, "1"));
+    end(&bed.fake, "jobs", &attempt(1), "Complete");
+    assert_eq!(driven.handle.await.unwrap().0, Some(RunEnd::Succeeded));
+}
+
+#[tokio::test]
+async fn a_rank_that_somebody_deletes_is_no_failure_of_the_program() {
+    let bed = bed(RunOptions::default()).await;
+    let mut driven = drive(&bed, 0);
+    wait_for_job(&bed, &attempt(0)).await;
+    pods_of(&bed.fake, &attempt(0), |_| ended(137, "2026-01-01T00:00:09Z"));
+    going(&bed.fake);
+    end(&bed.fake, "jobs", &attempt(0), "Failed");
+    eventually("the attempt is removed", || bed.fake.get("jobs", &attempt(0)).is_none()).await;
+    bed.fake.names("pods").iter().for_each(|name| drop(bed.fake.delete("pods", name)));
+    wait_for_job(&bed, &attempt(1)).await;
+    // With its namespace there can be no other, and that is what is said.
+    bed.fake.fault(|method, path| {
+        (method == Method::PATCH && path.contains(&format!("/jobs/{}", attempt(2)))).then(|| {
+            let text = "jobs \"digits-7-a2\" is forbidden: unable to create new content in namespace ml because it is being terminated";
+            status(403, "Forbidden", text, Value::Null)
+        })
+    });
+    pods_of(&bed.fake, &attempt(1), |_| ended(137, "2026-01-01T00:00:09Z"));
+    going(&bed.fake);
+    end(&bed.fake, "jobs", &attempt(1), "Failed");
+    let (end, _) = driven.handle.await.unwrap();
+    let Some(RunEnd::Failed { reason, .. }) = end else { panic!("{end:?}") };
+    assert!(reason.text.contains("namespace ml is being deleted"), "{}", reason.text);
+    let mut told = Vec::new();
+    while let Some(update) = driven.updates.recv().await {
+        if let RunUpdate::Restart { reason, .. } = update {
+            told.push(reason);
+        }
+    }
+    assert_eq!(told, ["rank 0: somebody deleted its pod"]);
 }

@@ -230,10 +230,12 @@ impl Publisher for RegistryPublisher {
         Ok(Some(Publication::Ready(gateway_on_engine(image, &self.spec, &self.namespace))))
     }
 
-    fn try_again(&self, service: &str) {
-        let failed = |key: &Key, job: &Job| {
-            matches!(job, Job::Failed(..)) && key.as_ref().is_none_or(|(name, _)| name == service)
+    fn try_again(&self, service: &str, lost: bool) {
+        let again = |key: &Key, job: &Job| match job {
+            Job::Failed(..) => key.as_ref().is_none_or(|(name, _)| name == service),
+            Job::Service(_) => lost && key.as_ref().is_some_and(|(name, _)| name == service),
+            Job::Underway(_) | Job::Gateway(_) => false,
         };
-        self.lock().jobs.retain(|key, job| !failed(key, job));
+        self.lock().jobs.retain(|key, job| !again(key, job));
     }
 }

@@ -202,7 +202,10 @@ fn tell(keeper: &dyn Keeper, update: RunUpdate) {
             keeper.note(Some(reason.map_or_else(starting, |reason| reason.text)));
         }
         RunUpdate::Phase { phase: RunPhase::Missing, .. } => {}
-        RunUpdate::Phase { phase: RunPhase::Running { .. } | RunPhase::Ended(_), .. } => keeper.note(None),
+        RunUpdate::Phase { phase: RunPhase::Running { reason, .. }, .. } => {
+            keeper.note(reason.map(|reason| reason.text));
+        }
+        RunUpdate::Phase { phase: RunPhase::Ended(_), .. } => keeper.note(None),
     }
 }
 

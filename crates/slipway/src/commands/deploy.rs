@@ -59,6 +59,9 @@ pub struct Args {
     /// Only show what would be done on a cluster; an image must be here then
     #[arg(long, value_enum, value_name = "WHERE", conflicts_with = "detach")]
     dry_run: Option<DryRun>,
+    /// Take over what others, such as `kubectl edit`, own of its objects in a cluster; that is an error otherwise
+    #[arg(long, conflicts_with = "dry_run")]
+    take_over: bool,
     /// Do not wait until it answers
     #[arg(short, long)]
     detach: bool,
@@ -93,7 +96,7 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         "max_body": max_body.map_err(|e| Failure::usage(format!("--max-body: {e}")))?,
     });
     let body = serde_json::json!({ "spec": spec, "keep_replicas": args.replicas.is_none(), "change": change,
-        "engine": context.engine, "no_model": args.no_model });
+        "engine": context.engine, "no_model": args.no_model, "take_over": args.take_over });
     let image_alone = |image: &str| {
         if !args.no_model {
             let model = &reference.model;

@@ -15,6 +15,9 @@ use crate::failure::Failure;
 pub struct Args {
     #[command(flatten)]
     exposure: ExposureArgs,
+    /// Take over what others, such as `kubectl edit`, own of its objects in a cluster; that is an error otherwise
+    #[arg(long)]
+    take_over: bool,
     /// Do not wait until it answers there
     #[arg(short, long)]
     detach: bool,
@@ -29,6 +32,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         service: args.service.clone(),
         exposure: args.exposure.exposure()?,
         port: args.exposure.named_port(),
+        take_over: args.take_over,
     };
     let client = context.client()?;
     let mut status: ServiceStatus = client.post("/v1/services/expose", &request)?;

@@ -50,8 +50,11 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         for reason in list.iter().filter_map(|service| service.pending.as_deref()) {
             context.printer.line(format!("\nIt answers nowhere yet: {reason}"));
         }
-        for reason in list.iter().filter_map(|service| service.failing.as_deref()) {
-            context.printer.line(format!("\nIts replicas do not get ready: {reason}"));
+        for service in &list {
+            let Some(reason) = &service.failing else { continue };
+            let what =
+                if service.is_ready() { "It is not as declared" } else { "Its replicas do not get ready" };
+            context.printer.line(format!("\n{what}: {reason}"));
         }
     }
     let troubles: BTreeMap<&str, &str> =
@@ -117,11 +120,12 @@ pub fn wait_until_ready(context: &Context, client: &Client, name: &str) -> Resul
         let service: ServiceStatus = client.get(&query::path("/v1/service", &[("name", name)]))?;
         // One that offers no port is not told to be reachable, and is not waited for.
         let reachable = service.spec.replicas == 0 || service.reachable != Some(false);
-        if service.settled() && reachable {
-            return Ok(service);
-        }
+        // What is as it shall be by its replicas may be something else otherwise, so the engine is heard first.
         if let Some(failure) = service.failure() {
             return Err(failure.into());
+        }
+        if service.settled() && reachable && !service.unseen {
+            return Ok(service);
         }
         let now = service.progress();
         if now != last {

@@ -32,6 +32,9 @@ pub struct Args {
     /// Only show what deploying the newest model version would do on a cluster; nothing is built or trained
     #[arg(long, value_enum, value_name = "WHERE")]
     dry_run: Option<DryRun>,
+    /// Take over what others, such as `kubectl edit`, own of its objects in a cluster; that is an error otherwise
+    #[arg(long, conflicts_with = "dry_run")]
+    take_over: bool,
     /// PEM bundle that build steps trust besides the image's own; not kept in the image
     #[arg(long, value_name = "FILE", env = crate::env_vars::SLIPWAY_CA_CERTIFICATES)]
     ca_certificates: Option<PathBuf>,
@@ -169,5 +172,6 @@ fn request(context: &Context, loaded: &LoadedProject, args: &Args) -> Result<UpR
             ..ServiceSpec::default()
         },
         retrain: args.retrain,
+        take_over: args.take_over,
     })
 }

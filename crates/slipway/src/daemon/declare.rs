@@ -31,6 +31,9 @@ pub struct Declare {
     /// Runs what the image itself runs, whatever models there are.
     #[serde(default)]
     pub no_model: bool,
+    /// Takes over what others own of its objects in a cluster.
+    #[serde(default)]
+    pub take_over: bool,
 }
 
 /// Settings that a user gave; what is `None` or empty stays as it is.
@@ -86,6 +89,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
     named_validly(&request.spec.name)?;
     let _claim = app.claim(&format!("service {}", request.spec.name))?;
     let _lease = app.store.lease();
+    let take_over = request.take_over;
     let Planned { record, before, .. } = &plan(app, request)?;
     let changed = before.as_ref() != Some(record);
     if changed {
@@ -98,7 +102,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
             &format!("Revision {}: {}, {} replicas.", record.target.number, spec.content(), spec.replicas),
         );
     }
-    app.try_again(&record.target.spec.name);
+    app.try_again(&record.target.spec.name, take_over);
     Ok((services::status_of(app, record), changed))
 }
 

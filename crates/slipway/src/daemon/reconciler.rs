@@ -116,8 +116,10 @@ impl Loop {
         records.retain(|record| record.engine == self.name);
         let desired: Vec<Desired> = records.iter().map(desired).collect();
         for desired in &desired {
-            if self.app.take_try_again(desired.service()) {
-                engine.try_again(desired.service());
+            match self.app.take_try_again(desired.service()) {
+                None => {}
+                Some(false) => engine.try_again(desired.service()),
+                Some(true) => engine.take_over(desired.service()),
             }
         }
         let now = self.origin.elapsed();

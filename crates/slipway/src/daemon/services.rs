@@ -30,7 +30,7 @@ pub fn replicas_in_range(replicas: u32) -> Result<(), ApiError> {
 }
 
 /// Changes how many replicas run.
-pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus, ApiError> {
+pub fn scale(app: &Arc<App>, name: &str, replicas: u32, take_over: bool) -> Result<ServiceStatus, ApiError> {
     replicas_in_range(replicas)?;
     let _claim = app.claim(&format!("service {name}"))?;
     let mut record = find(app, name)?;
@@ -44,7 +44,7 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
             &format!("From {before} to {replicas} replicas."),
         );
     }
-    app.try_again(name);
+    app.try_again(name, take_over);
     Ok(status_of(app, &record))
 }
 
@@ -76,7 +76,7 @@ pub fn expose(app: &Arc<App>, request: &ExposeRequest) -> Result<ServiceStatus, 
         app.state.put_service(&record)?;
         app.event(&format!("service/{name}"), "service.exposed", &exposure.to_string());
     }
-    app.try_again(name);
+    app.try_again(name, request.take_over);
     status(app, name)
 }
 
@@ -209,6 +209,7 @@ pub fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         },
         reachable: None,
         failing: app.failing(name, record.target.number),
+        unseen: app.is_unseen(name),
         engine: record.engine.clone(),
         trouble,
     }

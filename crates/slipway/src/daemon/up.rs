@@ -42,8 +42,14 @@ pub fn up(
     // By digest: the name may mean another image by now.
     spec.image = image.to_string();
     spec.model = format!("{}@{version}", request.train.project);
-    let engine = request.train.engine.clone();
-    let request = declare::Declare { spec, keep_replicas: false, change: None, engine, no_model: false };
+    let request = declare::Declare {
+        spec,
+        keep_replicas: false,
+        change: None,
+        engine: request.train.engine.clone(),
+        no_model: false,
+        take_over: request.take_over,
+    };
     let (status, declared) = declare::declare(app, request)?;
     let status = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
@@ -148,11 +154,12 @@ fn wait(
         let status = services::status(app, &declared.spec.name)?;
         let wanted = status.spec.replicas;
         let reachable = wanted == 0 || status.reachable == Some(true);
-        if status.settled() && reachable {
-            return Ok(status);
-        }
+        // What is as it shall be by its replicas may be something else otherwise, so the engine is heard first.
         if let Some(failure) = status.failure() {
             return Err(failure);
+        }
+        if status.settled() && reachable && !status.unseen {
+            return Ok(status);
         }
         let message = status.progress();
         if message != last {

@@ -65,10 +65,12 @@ async fn top(State(app): State<Arc<App>>, Query(top): Query<Top>) -> Answer<Vec<
 struct Scale {
     name: String,
     replicas: u32,
+    #[serde(default)]
+    take_over: bool,
 }
 
 async fn scale(State(app): State<Arc<App>>, Body(asked): Body<Scale>) -> Answer<ServiceStatus> {
-    blocking(move || services::scale(&app, &asked.name, asked.replicas)).await.map(Json)
+    blocking(move || services::scale(&app, &asked.name, asked.replicas, asked.take_over)).await.map(Json)
 }
 
 async fn expose(State(app): State<Arc<App>>, Body(asked): Body<ExposeRequest>) -> Answer<ServiceStatus> {

@@ -49,9 +49,15 @@ impl Load<'_> {
                     std::thread::sleep(Duration::from_millis(10));
                 }
             });
-            let outcome = work();
-            self.ended.store(true, Ordering::Relaxed);
-            outcome
+            // However this ends.
+            struct End<'a>(&'a AtomicBool);
+            impl Drop for End<'_> {
+                fn drop(&mut self) {
+                    self.0.store(true, Ordering::Relaxed);
+                }
+            }
+            let _end = End(&self.ended);
+            work()
         });
         let (asked, failed) = (self.asked.into_inner(), self.failed.into_inner());
         assert!(asked > 20 && failed == 0, "{failed} of {asked} requests failed");

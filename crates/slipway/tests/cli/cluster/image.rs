@@ -58,7 +58,8 @@ fn an_image_alone_does_what_kubectl_users_mean() {
     done(&tried, &cluster);
     assert!(tried.stdout.contains(&format!("deployment/{MAPPED} created\n")), "{}", tried.stdout);
     assert_eq!(s.run(&["services", "--format", "json"]).ok().trim(), "[]");
-    assert_eq!(cluster.kubectl(&["get", "deployments", "--output", "name"]), "");
+    let serving = ["get", "deployments", "--selector", "slipway.dev/service", "--output", "name"];
+    assert_eq!(cluster.kubectl(&serving), "", "the gateway alone is there");
 
     let deployed = s.run(&deploy);
     done(&deployed, &cluster);

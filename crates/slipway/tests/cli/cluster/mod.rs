@@ -3,6 +3,7 @@
 
 mod engine;
 mod export;
+mod faults;
 mod gangs;
 mod gateway;
 mod image;
