@@ -67,7 +67,8 @@ fn what_a_run_left_can_be_removed() {
     s.python();
     tiny_project(&s, "p", 2.0);
     s.run(&["build", "-t", "slipway/tiny:latest", "p"]).ok();
-    let script = "import os; open(os.environ['SLIPWAY_CHECKPOINT_DIR'] + '/half', 'w').write('x'); print('said')";
+    let script =
+        "import os; open(os.environ['SLIPWAY_CHECKPOINT_DIR'] + '/half', 'w').write('x'); print('said')";
     s.run(&["train", "--project", "p", "--", "python3", "-c", script]).fails(1);
     let checkpoint = s.root().join("runs/tiny-1/output/checkpoints/half");
     assert!(checkpoint.exists());
@@ -76,7 +77,8 @@ fn what_a_run_left_can_be_removed() {
     assert_eq!(runs(&s)[0]["state"], "failed", "its record stays");
     s.run(&["runs", "--discard", "tiny-2"]).fails(3);
     s.run(&["runs", "--discard"]).fails(2);
-    let id = s.run(&["train", "--project", "p", "-d", "--", "python3", "-c", "import time; time.sleep(600)"]).ok();
+    let id =
+        s.run(&["train", "--project", "p", "-d", "--", "python3", "-c", "import time; time.sleep(600)"]).ok();
     let stderr = s.run(&["runs", "--discard", id.trim()]).fails(4);
     assert!(stderr.contains("--cancel"), "{stderr}");
     s.run(&["runs", "--cancel", id.trim()]).ok();
