@@ -164,7 +164,8 @@ async fn a_queue_holds_a_gang_and_its_place_may_be_taken_away() {
     // It is admitted; another process that drives the run does not suspend it again.
     bed.fake.edit("jobs", &job, |live| live["spec"]["suspend"] = false.into());
     pods_of(&bed.fake, &job, |_| json!({"phase": "Running"}));
-    eventually("it runs", || bed.runs.phase(&by(kueue())) == RunPhase::Running { running: 2, reason: None }).await;
+    eventually("it runs", || bed.runs.phase(&by(kueue())) == RunPhase::Running { running: 2, reason: None })
+        .await;
     bed.runs.start(&by(kueue())).await.unwrap();
     assert_eq!(bed.fake.get("jobs", &job).unwrap()["spec"]["suspend"], false);
     // The queue stops it: its programs end by its signal, which is no failure of theirs.
@@ -216,7 +217,8 @@ async fn two_daemons_have_a_run_of_one_id() {
         pods_of(&fake, name, |_| json!({"phase": "Running"}));
     }
     eventually("one runs", || one.runs.phase(&run()) == RunPhase::Running { running: 2, reason: None }).await;
-    eventually("the other runs", || two.runs.phase(&other) == RunPhase::Running { running: 2, reason: None }).await;
+    eventually("the other runs", || two.runs.phase(&other) == RunPhase::Running { running: 2, reason: None })
+        .await;
     // The names of ranks are of one run's pods alone.
     let selectors: Vec<Value> = fake
         .names("services")
