@@ -5,6 +5,7 @@ mod engine;
 mod export;
 mod gateway;
 mod image;
+mod names;
 mod train;
 
 use std::net::SocketAddr;
