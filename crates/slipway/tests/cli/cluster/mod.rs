@@ -9,6 +9,7 @@ mod gateway;
 mod image;
 mod kept;
 mod mpi;
+mod names;
 mod train;
 
 use std::net::SocketAddr;
