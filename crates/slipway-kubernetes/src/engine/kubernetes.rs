@@ -166,6 +166,8 @@ impl Engine for KubernetesEngine {
     fn try_again(&self, service: &str) {
         let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
         passing.engine.try_again(service);
+        // Where it was reached before it was changed is no answer to whoever waits for the change.
+        self.told().endpoints.remove(service);
     }
 
     fn take_over(&self, service: &str) {

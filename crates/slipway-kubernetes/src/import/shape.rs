@@ -22,6 +22,7 @@ pub(super) fn workload(document: &Document, kind: &str, findings: &mut Vec<Findi
             findings.push(error(place_of(entry), "misplaced", message, fix));
         }
     }
+    pods_of(root, kind, findings);
     let Some(pod) = root.at(path) else {
         if root.at(&["spec"]).is_some_and(|spec| !spec.is_null())
             && root.at(&["spec", "containers"]).is_none()
@@ -51,6 +52,13 @@ pub(super) fn workload(document: &Document, kind: &str, findings: &mut Vec<Findi
             ));
         }
         Some(entry) => entry.value.items().iter().for_each(|one| container(one, findings)),
+    }
+}
+
+/// How many pods there are, and which: what a workload says beside its pods' template.
+fn pods_of(root: &Node, kind: &str, findings: &mut Vec<Finding>) {
+    if root.get("spec").is_none_or(Node::is_null) {
+        return;
     }
     if let Some(replicas) = root.at(&["spec", "replicas"])
         && !replicas.is_null()
