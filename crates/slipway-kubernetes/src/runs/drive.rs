@@ -18,6 +18,10 @@ const LOG_TIME: Duration = Duration::from_secs(30);
 const DETAIL_TIME: Duration = Duration::from_secs(3);
 /// Looks again after this time, whatever changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// Changes come in bursts: a thousand ranks that start are some thousand changes, and each look is at all of them. So it
+/// rests between two looks, as long as one takes.
+const BURST: Duration = Duration::from_millis(50);
+const LONGEST_BURST: Duration = Duration::from_secs(1);
 /// A Job that was applied shows up in the copy within this time.
 const APPEARS: Duration = Duration::from_secs(60);
 /// Wait after a failure that may pass.
@@ -136,6 +140,7 @@ impl Runs {
         let mut seen = false;
         let mut failed_at: Option<Instant> = None;
         loop {
+            let look = Instant::now();
             let snapshot = self.store.snapshot();
             follower.look(run, &snapshot);
             let phase = phase::phase(run, &snapshot);
@@ -170,7 +175,11 @@ impl Runs {
                 }
                 _ => {}
             }
-            let _ = tokio::time::timeout_at(until, changes.changed()).await;
+            let took = look.elapsed();
+            if tokio::time::timeout_at(until, changes.changed()).await.is_ok() {
+                tokio::time::sleep(BURST.max(took).min(LONGEST_BURST)).await;
+                changes.mark_unchanged();
+            }
         }
     }
 
