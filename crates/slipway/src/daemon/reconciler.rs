@@ -125,6 +125,7 @@ impl Loop {
             }
         }
         let now = self.origin.elapsed();
+        let began = Instant::now();
         let pass = engine
             .pass(&desired, now, &mut |replicas| {
                 self.app.engines.set_seen(&self.name, replicas);
@@ -132,6 +133,13 @@ impl Loop {
             })
             .map_err(|error| engine_error(&error))?;
         self.record(&records, &pass)?;
+        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+        tracing::debug!(
+            engine = self.name,
+            services = desired.len(),
+            took_ms,
+            "a pass of the reconciler ended"
+        );
         let wake = pass.wake_at.map_or(calm, |at| at.saturating_sub(now).clamp(BUSY, calm));
         Ok(if pass.busy { BUSY } else { wake })
     }
