@@ -12,7 +12,7 @@ use super::{RunError, Runs};
 use crate::reason::{Reason, ReasonKind, RunEnd};
 use crate::spec::{Gang, TrainingRun};
 
-/// How long logs may take to be read to their end after an attempt.
+/// How long logs that are followed at once may take to be read to their end after an attempt.
 const LOG_TIME: Duration = Duration::from_secs(30);
 /// How long a failed attempt may take until its pods say which rank failed: they are another watch than the Job.
 const DETAIL_TIME: Duration = Duration::from_secs(3);
@@ -100,12 +100,12 @@ impl Runs {
                     if let Some(last) = before(run) {
                         self.end_attempt(&last).await?;
                     }
-                    follower.finish(Duration::from_secs(run.grace) + LOG_TIME).await;
+                    follower.finish(Duration::from_secs(run.grace) + self.log_time(run)).await;
                     return Ok(None);
                 }
                 end = self.attempt(run, &mut follower, &updates) => end?,
             };
-            follower.finish(LOG_TIME).await;
+            follower.finish(self.log_time(run)).await;
             let RunEnd::Failed { reason, .. } = &end else { return Ok(Some(end)) };
             let disrupted = end.is_disruption();
             let again = if disrupted {
@@ -123,6 +123,12 @@ impl Runs {
             record(run, progress).map_err(|source| RunError::Record { run: run.run.clone(), source })?;
             let _ = updates.send(RunUpdate::Restart { attempt: run.attempt, progress, reason }).await;
         }
+    }
+
+    /// How long the logs of all ranks may take: so many at a time, one after another.
+    fn log_time(&self, run: &TrainingRun) -> Duration {
+        let rounds = (run.ranks as usize).div_ceil(self.options.followed.max(1));
+        LOG_TIME.saturating_mul(u32::try_from(rounds.max(1)).unwrap_or(u32::MAX))
     }
 
     /// One attempt, to its end.

@@ -278,7 +278,10 @@ mod tests {
         store.trouble(1, Some("no".into()));
         assert_eq!(store.health(), Health::Old { trouble: "no".into() });
         assert_eq!(store.snapshot().get("Pod", "a").unwrap()["kind"], "Pod");
-        assert_eq!((store.get("Pod", "a"), store.get("Job", "a")), (store.snapshot().get("Pod", "a").cloned(), None));
+        assert_eq!(
+            (store.get("Pod", "a"), store.get("Job", "a")),
+            (store.snapshot().get("Pod", "a").cloned(), None)
+        );
         store.remove(0, &json!({"metadata": {"name": "a"}}));
         assert_eq!((store.snapshot().get("Pod", "a"), store.len()), (None, 1));
     }

@@ -146,7 +146,9 @@ impl Engines {
         let all = self.lock();
         all.iter()
             .filter(|(_, slot)| slot.cluster.is_none())
-            .filter_map(|(name, slot)| Some((name.clone(), slot.seen.clone()?.into_values().flatten().collect())))
+            .filter_map(|(name, slot)| {
+                Some((name.clone(), slot.seen.clone()?.into_values().flatten().collect()))
+            })
             .collect()
     }
 

@@ -60,8 +60,9 @@ impl Audit {
                 return Ok(counts);
             }
             self.read.set(self.read.get() + length as u64);
-            let event: Value = serde_json::from_slice(&line)
-                .map_err(|error| Error::unexpected("the audit log has a line that is not JSON", error.to_string()))?;
+            let event: Value = serde_json::from_slice(&line).map_err(|error| {
+                Error::unexpected("the audit log has a line that is not JSON", error.to_string())
+            })?;
             let verb = event["verb"].as_str().unwrap_or("other");
             *counts.entry(verb.to_owned()).or_default() += 1;
         }

@@ -107,7 +107,10 @@ impl Bed {
             Some("info,slipway::daemon::reconciler=debug"),
         )?;
         let log = bench.scratch.path().join("slipway-daemon.log");
-        run(slipway.command().arg("import").arg(image::tar(bench.scratch.path())?).arg("bench/tiny:1"), QUICK)?;
+        run(
+            slipway.command().arg("import").arg(image::tar(bench.scratch.path())?).arg("bench/tiny:1"),
+            QUICK,
+        )?;
         let project = bench.scratch.folder("web")?;
         let dockerfile = project.join("Dockerfile");
         std::fs::write(&dockerfile, "FROM bench/tiny:1\nUSER 1000\nEXPOSE 9000\nCMD [\"sh\"]\n")

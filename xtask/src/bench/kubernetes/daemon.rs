@@ -30,9 +30,13 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Res
     let answer = exchange().map_err(Error::io("ask", socket))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) != Some("200") {
-        return Err(Error::unexpected(format!("{method} {path}"), answer.chars().take(400).collect::<String>()));
+        return Err(Error::unexpected(
+            format!("{method} {path}"),
+            answer.chars().take(400).collect::<String>(),
+        ));
     }
-    serde_json::from_str(body).map_err(|error| Error::unexpected(format!("{method} {path}"), error.to_string()))
+    serde_json::from_str(body)
+        .map_err(|error| Error::unexpected(format!("{method} {path}"), error.to_string()))
 }
 
 /// What a process takes.

@@ -6,10 +6,8 @@ pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
     let logs: Vec<(f64, f64)> =
         points.iter().filter(|(n, y)| *n > 0.0 && *y > 0.0).map(|(n, y)| (n.ln(), y.ln())).collect();
     let count = logs.len() as f64;
-    let (mean_x, mean_y) = (
-        logs.iter().map(|(x, _)| x).sum::<f64>() / count,
-        logs.iter().map(|(_, y)| y).sum::<f64>() / count,
-    );
+    let (mean_x, mean_y) =
+        (logs.iter().map(|(x, _)| x).sum::<f64>() / count, logs.iter().map(|(_, y)| y).sum::<f64>() / count);
     let spread: f64 = logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
     let together: f64 = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
     (logs.len() > 1 && spread > 0.0).then(|| together / spread)
@@ -19,7 +17,10 @@ pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
 pub fn told(what: &str, points: &[(f64, f64)]) -> Option<String> {
     let exponent = exponent(points)?;
     let verdict = if exponent <= 1.15 { "no faster than linearly" } else { "faster than linearly" };
-    Some(format!("{what} grows {verdict}: with the power {exponent:.2} (least squares, {} points)", points.len()))
+    Some(format!(
+        "{what} grows {verdict}: with the power {exponent:.2} (least squares, {} points)",
+        points.len()
+    ))
 }
 
 #[cfg(test)]

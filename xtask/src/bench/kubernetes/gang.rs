@@ -21,8 +21,11 @@ const LIMIT: Duration = Duration::from_secs(600);
 pub fn measure(bench: &mut Bench, bed: &Bed, counts: &[u32]) -> Result<(), Error> {
     let project = bench.scratch.folder("train")?;
     let file = project.join("slipway.toml");
-    std::fs::write(&file, "name = \"gang\"\n[train]\ncommand = [\"true\"]\nstorage = \"64m\"\n[model]\nformat = \"python\"\n")
-        .map_err(Error::io("write", &file))?;
+    std::fs::write(
+        &file,
+        "name = \"gang\"\n[train]\ncommand = [\"true\"]\nstorage = \"64m\"\n[model]\nformat = \"python\"\n",
+    )
+    .map_err(Error::io("write", &file))?;
     let (mut times, mut requests) = (Vec::new(), Vec::new());
     for &ranks in counts {
         say(format!("a gang of {ranks} ranks"));
@@ -34,8 +37,15 @@ pub fn measure(bench: &mut Bench, bed: &Bed, counts: &[u32]) -> Result<(), Error
         let id = run(train.arg(&project), QUICK)?.output.trim().to_owned();
         // A pod of a Job that kwok plays ends at once: what ran is counted.
         let ran = loop {
-            let jobs: Value = serde_json::from_str(&bed.kubectl(&["--namespace", NAMESPACE, "get", "jobs", "--output", "json"])?)
-                .unwrap_or_default();
+            let jobs: Value = serde_json::from_str(&bed.kubectl(&[
+                "--namespace",
+                NAMESPACE,
+                "get",
+                "jobs",
+                "--output",
+                "json",
+            ])?)
+            .unwrap_or_default();
             let jobs = jobs["items"].as_array().cloned().unwrap_or_default();
             let count = |job: &Value, key: &str| job["status"][key].as_u64().unwrap_or_default();
             let ran = jobs
@@ -67,7 +77,9 @@ pub fn measure(bench: &mut Bench, bed: &Bed, counts: &[u32]) -> Result<(), Error
         // Nothing of a rank that never ran comes back; what the cluster has of it goes with the control plane.
         let _ = run(bed.slipway.command().args(["runs", "--cancel", &id]), QUICK);
     }
-    for (what, points) in [("Time until a gang ran", &times), ("The number of requests for a gang", &requests)] {
+    for (what, points) in
+        [("Time until a gang ran", &times), ("The number of requests for a gang", &requests)]
+    {
         bench.report.notes.extend(fit::told(what, points));
     }
     Ok(())

@@ -24,7 +24,17 @@ pub fn measure(bench: &mut Bench, bed: &Bed, count: u32, steps: &[Step]) -> Resu
     let folder = bench.scratch.folder("export")?;
     let first = name(0);
     let mut export = bed.slipway.command();
-    export.args(["export", "kubernetes", &first, "--no-push", "--namespace", NAMESPACE, "--registry", "127.0.0.1:1", "--output"]);
+    export.args([
+        "export",
+        "kubernetes",
+        &first,
+        "--no-push",
+        "--namespace",
+        NAMESPACE,
+        "--registry",
+        "127.0.0.1:1",
+        "--output",
+    ]);
     super::super::process::run(export.arg(&folder), QUICK)?;
     let mut one = String::new();
     let mut files: Vec<_> = std::fs::read_dir(&folder)
@@ -46,7 +56,11 @@ pub fn measure(bench: &mut Bench, bed: &Bed, count: u32, steps: &[Step]) -> Resu
     bed.kubectl(&["--namespace", NAMESPACE, "apply", "--server-side", "--filename", &path])?;
     loop {
         let text = bed.kubectl(&[
-            "--namespace", NAMESPACE, "get", "deployments", "--output",
+            "--namespace",
+            NAMESPACE,
+            "get",
+            "deployments",
+            "--output",
             "jsonpath={range .items[*]}{.status.availableReplicas} {end}",
         ])?;
         if text.split_whitespace().filter(|available| *available == "1").count() >= count as usize {

@@ -37,7 +37,8 @@ pub struct Step {
 /// Declares services up to each count.
 pub fn measure(bench: &mut Bench, bed: &Bed, counts: &[u32]) -> Result<Vec<Step>, Error> {
     let mut steps: Vec<Step> = Vec::new();
-    let (mut times, mut requests, mut memory, mut idle_passes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut times, mut requests, mut memory, mut idle_passes) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut all_time, mut all_requests) = (0.0, 0);
     let base = usage(bed.pid)?;
     bench.report.add("daemon's memory (PSS), no service", "MiB", Better::Lower, SLIPWAY, base.share);
@@ -56,7 +57,10 @@ pub fn measure(bench: &mut Bench, bed: &Bed, counts: &[u32]) -> Result<Vec<Step>
         while available(bed)? < services {
             if began.elapsed() > limit {
                 let got = format!("{} of {services}", available(bed)?);
-                return Err(Error::unexpected(format!("services are not available after {} s", limit.as_secs()), got));
+                return Err(Error::unexpected(
+                    format!("services are not available after {} s", limit.as_secs()),
+                    got,
+                ));
             }
             pause(LOOK)?;
         }
@@ -89,7 +93,10 @@ pub fn measure(bench: &mut Bench, bed: &Bed, counts: &[u32]) -> Result<Vec<Step>
         add("idle: requests to the API server", "1/min", total(&idle) as f64 * 60.0 / IDLE.as_secs_f64());
         add("idle: processor time", "% of one", (after.cpu - idle_from) * 100.0 / IDLE.as_secs_f64());
         add("idle: one pass", "ms", pass);
-        bench.report.notes.push(format!("Requests for services {before} to {services}: {sent:?}; idle: {idle:?}"));
+        bench
+            .report
+            .notes
+            .push(format!("Requests for services {before} to {services}: {sent:?}; idle: {idle:?}"));
         let n = f64::from(services);
         times.push((n, all_time));
         requests.push((n, all_requests as f64));

@@ -66,9 +66,7 @@ impl State {
     pub fn remove_service(&self, name: &str) -> Result<(), StateError> {
         let connection = self.connection();
         self.forget_services();
-        connection
-            .execute("DELETE FROM services WHERE name = ?1", [name])
-            .during("removing a service")?;
+        connection.execute("DELETE FROM services WHERE name = ?1", [name]).during("removing a service")?;
         Ok(())
     }
 
@@ -99,8 +97,7 @@ impl State {
             let mut statement =
                 connection.prepare_cached("SELECT record FROM services ORDER BY name").during(what)?;
             let rows = statement.query_map([], |row| row.get::<_, String>(0)).during(what)?;
-            *decoded =
-                Some(rows.map(|row| decode("service", &row.during(what)?)).collect::<Result<_, _>>()?);
+            *decoded = Some(rows.map(|row| decode("service", &row.during(what)?)).collect::<Result<_, _>>()?);
         }
         Ok(decoded.iter().flatten().filter(|record| wanted(record)).cloned().collect())
     }
