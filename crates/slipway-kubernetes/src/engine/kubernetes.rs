@@ -137,12 +137,14 @@ impl Engine for KubernetesEngine {
         told.endpoints.clear();
         let reports: HashMap<&str, &ServiceReport> =
             inner.services.iter().map(|report| (report.service.as_str(), report)).collect();
+        let all_ready: HashSet<&str> =
+            seen.iter().filter(|r| r.state == ReplicaState::Ready).map(|r| r.service.as_str()).collect();
         for one in desired {
             let Desired::Present { target, restarts, .. } = one else { continue };
             let name = &target.spec.name;
             // One that could not be worked on, as the cluster went away, is as it was.
             let Some(report) = reports.get(name.as_str()) else { continue };
-            let ready = seen.iter().any(|r| r.service == *name && r.state == ReplicaState::Ready);
+            let ready = all_ready.contains(name.as_str());
             // The gateway knows models alone.
             let reachable = ready && (gateway || target.model.is_none());
             told.endpoints.insert(name.clone(), endpoint(report, reachable));

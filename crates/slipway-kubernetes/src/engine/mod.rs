@@ -15,7 +15,7 @@ mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -57,6 +57,9 @@ pub struct EngineOptions {
     pub retry_first: Duration,
     /// Longest such wait.
     pub retry_most: Duration,
+    /// Services that one pass applies at most; the others follow in the next. A pass tells nothing before its end, and a
+    /// thousand services take a minute.
+    pub applied_at_once: usize,
     /// Watches.
     pub watch: WatchOptions,
 }
@@ -70,6 +73,7 @@ impl EngineOptions {
             telling: Duration::from_secs(15),
             retry_first: Duration::from_secs(2),
             retry_most: Duration::from_secs(60),
+            applied_at_once: 64,
             watch: WatchOptions::default(),
         }
     }
@@ -219,6 +223,7 @@ impl ServiceEngine {
         };
         let known = Known::new(snapshot);
         let unreachable = AtomicBool::new(false);
+        let turns = AtomicUsize::new(self.options.applied_at_once);
         let context = Context {
             applier: &self.applier,
             inventory: &self.inventory,
@@ -228,6 +233,7 @@ impl ServiceEngine {
             known: &known,
             now,
             unreachable: &unreachable,
+            turns: &turns,
             gateway_address: None,
         };
         let mut pass = Pass::default();

@@ -1,7 +1,7 @@
 //! One service in one pass.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -86,6 +86,8 @@ pub(super) struct Context<'a> {
     pub now: Duration,
     /// Set by the first that finds no API server: the others need not wait for it as well.
     pub unreachable: &'a AtomicBool,
+    /// How many more are applied in this pass.
+    pub turns: &'a AtomicUsize,
     /// Where the gateway answers, once it is known.
     pub gateway_address: Option<Address>,
 }
@@ -214,7 +216,7 @@ async fn present(
         Ok(false) => {
             let hopeless = state.refused.is_some_and(|at| at <= context.now);
             let mut outcome = report(state, name, progressing(0, target), state.error.clone(), hopeless);
-            outcome.wake_at = state.retry_at;
+            outcome.wake_at = state.retry_at.or(Some(context.now));
             return outcome;
         }
         Err(error) => return failed_to_apply(context, state, name, target, error),
@@ -383,7 +385,8 @@ fn give_up(
     outcome.wake_at = Some(context.now);
 }
 
-/// Applies what differs from what was applied, or from what is there. `false`: it failed a moment ago and waits.
+/// Applies what differs from what was applied, or from what is there. `false`: it failed a moment ago and waits, or it waits
+/// for its turn.
 async fn apply(
     context: &Context<'_>,
     spec: &ServiceDeployment,
@@ -427,6 +430,11 @@ async fn apply_if_needed(
         if !state.settled && context.now < state.applied_at + LAG {
             return Ok(true);
         }
+    }
+    let turn = context.turns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    if turn.is_err() {
+        state.retry_at = None;
+        return Ok(false);
     }
     state.tried.clone_from(&hash);
     let mut rendered = render()?;

@@ -13,12 +13,16 @@ use crate::reason::{Reason, ReasonKind, RunEnd, rank_of};
 use crate::spec::{Gang, TrainingRun};
 use crate::watch::Snapshot;
 
-/// How long logs may take to be read to their end after an attempt.
+/// How long logs that are followed at once may take to be read to their end after an attempt.
 const LOG_TIME: Duration = Duration::from_secs(30);
 /// How long a failed attempt may take until its pods say which rank failed: they are another watch than the Job.
 const DETAIL_TIME: Duration = Duration::from_secs(3);
 /// Looks again after this time, whatever changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// Changes come in bursts: a thousand ranks that start are some thousand changes, and each look is at all of them. So it
+/// rests between two looks, as long as one takes.
+const BURST: Duration = Duration::from_millis(50);
+const LONGEST_BURST: Duration = Duration::from_secs(1);
 /// A Job that was applied shows up in the copy within this time.
 const APPEARS: Duration = Duration::from_secs(60);
 /// How long a refusal may be that of a server which has just started, and allows it a moment later.
@@ -99,12 +103,12 @@ impl Runs {
                     if let Some(last) = before(run) {
                         self.end_attempt(&last).await?;
                     }
-                    follower.finish(Duration::from_secs(run.grace) + LOG_TIME).await;
+                    follower.finish(Duration::from_secs(run.grace) + self.log_time(run)).await;
                     return Ok(None);
                 }
                 end = self.attempt(run, &mut follower, &updates) => end?,
             };
-            follower.finish(LOG_TIME).await;
+            follower.finish(self.log_time(run)).await;
             let RunEnd::Failed { reason, .. } = &end else { return Ok(Some(end)) };
             let disrupted = end.is_disruption();
             let again = if disrupted {
@@ -124,6 +128,12 @@ impl Runs {
         }
     }
 
+    /// How long the logs of all ranks may take: so many at a time, one after another.
+    fn log_time(&self, run: &TrainingRun) -> Duration {
+        let rounds = (run.ranks as usize).div_ceil(self.options.followed.max(1));
+        LOG_TIME.saturating_mul(u32::try_from(rounds.max(1)).unwrap_or(u32::MAX))
+    }
+
     /// One attempt, to its end.
     async fn attempt(
         &self,
@@ -140,6 +150,7 @@ impl Runs {
         let mut failed_at: Option<Instant> = None;
         let mut queue = Queue::default();
         loop {
+            let look = Instant::now();
             let snapshot = self.store.snapshot();
             follower.look(run, &snapshot);
             let phase = self.explained(run, phase::phase(run, &snapshot), &snapshot, &mut queue).await;
@@ -180,7 +191,11 @@ impl Runs {
                 }
                 _ => {}
             }
-            let _ = tokio::time::timeout_at(until, changes.changed()).await;
+            let took = look.elapsed();
+            if tokio::time::timeout_at(until, changes.changed()).await.is_ok() {
+                tokio::time::sleep(BURST.max(took).min(LONGEST_BURST)).await;
+                changes.mark_unchanged();
+            }
         }
     }
 

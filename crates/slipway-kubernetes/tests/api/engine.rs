@@ -104,14 +104,19 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut EngineOptions)) -> Self {
         let fake = Fake::new();
         fake.watch_life(Duration::from_millis(200));
         let registry = Arc::new(Registry { underway: Mutex::new(false) });
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             patience: Duration::from_secs(30),
             watch: WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() },
             ..EngineOptions::new(OWNER)
         };
+        change(&mut options);
         let engine = ServiceEngine::start(fake.cluster(), registry.clone(), options).await.unwrap();
         Self { fake, registry, engine: Arc::new(Mutex::new(engine)) }
     }
@@ -177,6 +182,22 @@ fn ready() -> Value {
 fn no_image() -> Value {
     json!({"phase": "Pending", "containerStatuses": [{"name": "server", "image": "registry.example.com/image",
         "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}, "restartCount": 0}]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_applies_some_services_and_the_next_ones_the_others() {
+    let bed = Bed::with(|options| options.applied_at_once = 2).await;
+    let desired: Vec<Desired> = (0..5).map(|n| present(&format!("s{n}"), 1, None)).collect();
+    for (pass, expected) in [2, 4, 5, 5].into_iter().enumerate() {
+        let now = pass as u64;
+        let (done, _) = bed.pass(&desired, now).await;
+        let done = done.unwrap();
+        let there = (0..5).filter(|n| bed.fake.get("deployments", &format!("s{n}")).is_some()).count();
+        assert_eq!((there, done.services.len()), (expected, 5), "pass {pass}");
+        if expected < 5 {
+            assert_eq!(done.wake_at, Some(Duration::from_secs(now)), "the others come at once");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Brings what services need to the registry of a cluster, one after another and in the background.
+//! Brings what services need to the registry of a cluster, a few at a time and in the background.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,6 +18,10 @@ use crate::daemon::published;
 
 /// How long what failed is not tried again, unless a user asks.
 const AGAIN: Duration = Duration::from_secs(15);
+/// How many revisions before the one that is asked for are remembered.
+const KEPT: u64 = 8;
+/// How many services are published at once: most of the time of a small image is waiting for the registry and the disk.
+const WORKERS: usize = 4;
 
 /// Publishes for one cluster.
 pub struct RegistryPublisher {
@@ -31,7 +35,19 @@ pub struct RegistryPublisher {
 struct Shared {
     jobs: BTreeMap<Key, Job>,
     queue: VecDeque<Work>,
-    working: bool,
+    workers: usize,
+}
+
+impl Shared {
+    /// Forgets revisions of a service up to a number. Only its own are looked through: this is called for each service in
+    /// each pass.
+    fn forget_before(&mut self, service: &str, number: u64) {
+        let of = |number| Some((service.to_owned(), number));
+        let old: Vec<Key> = self.jobs.range(of(0)..=of(number)).map(|(key, _)| key.clone()).collect();
+        for key in old {
+            self.jobs.remove(&key);
+        }
+    }
 }
 
 /// Service and revision; none is the gateway.
@@ -78,23 +94,29 @@ impl RegistryPublisher {
         lock(&self.shared)
     }
 
-    /// Gives `work` to the thread that publishes, starting one if none works.
+    /// Gives `work` to the threads that publish, starting one more up to the most.
     fn enqueue(&self, work: Work) -> Result<(), PublishError> {
         let mut shared = self.lock();
         if !matches!(work, Work::Check(..)) {
             shared.jobs.insert(work.key(), Job::Underway("waits to be sent to the registry".to_owned()));
         }
         shared.queue.push_back(work);
-        if std::mem::replace(&mut shared.working, true) {
+        if shared.workers >= WORKERS {
             return Ok(());
         }
+        shared.workers += 1;
         let (app, registry, all) = (self.app.clone(), self.spec.registry.clone(), Arc::clone(&self.shared));
         let started = std::thread::Builder::new()
             .name("publisher".into())
             .spawn(move || work_off(&app, &registry, &all));
         if let Err(error) = started {
-            shared.working = false;
-            return Err(Box::new(error));
+            shared.workers -= 1;
+            // Those that work take it as well; without any it is asked for again.
+            if shared.workers == 0 {
+                shared.queue.clear();
+                shared.jobs.retain(|_, job| !matches!(job, Job::Underway(_)));
+                return Err(Box::new(error));
+            }
         }
         Ok(())
     }
@@ -110,13 +132,11 @@ fn work_off(app: &Weak<App>, registry: &str, shared: &Arc<Mutex<Shared>>) {
         let work = {
             let mut shared = lock(shared);
             let next = shared.queue.pop_front();
-            shared.working = next.is_some();
+            shared.workers -= usize::from(next.is_none());
             next
         };
-        let (Some(work), Some(app)) = (work, app.upgrade()) else { return };
-        if app.is_stopping() {
-            return;
-        }
+        let Some(work) = work else { return };
+        let Some(app) = app.upgrade().filter(|app| !app.is_stopping()) else { return };
         let key = work.key();
         let progress: OnPublish = {
             let (shared, key) = (Arc::clone(shared), key.clone());
@@ -192,9 +212,7 @@ impl Publisher for RegistryPublisher {
             return Ok(Publication::Underway("its images go to the registry".to_owned()));
         };
         // Revisions before the one that runs and the one that comes are asked for no more.
-        self.lock().jobs.retain(|key, _| {
-            key.as_ref().is_none_or(|(service, number)| service != name || *number + 8 > revision.number)
-        });
+        self.lock().forget_before(name, revision.number.saturating_sub(KEPT));
         let exposure = app.state.service(name)?.and_then(|record| record.exposure);
         // The replica count changes without a new revision.
         let published = PublishedService { spec: revision.spec.clone(), ..published };

@@ -66,9 +66,10 @@ impl DataPlane {
     /// Gives the gateway the table of what engines were last seen to have, and keeps it running while anything is
     /// declared that answers there.
     pub fn publish(&mut self) -> Result<(), ApiError> {
-        let mut records = self.app.state.services()?;
+        let clusters = self.app.engines.clusters();
+        let mut records = self.app.state.services_where(|record| !clusters.contains(&record.engine))?;
         records.retain(|record| self.app.engines.endpoint(record) == Endpoint::Gateway);
-        let seen = self.app.engines.seen();
+        let seen = self.app.engines.seen_here();
         let table = table(&records, &self.aliases(&records)?, &seen, &self.table);
         if let Some(child) = &mut self.child {
             // Takes its exit status, so that no zombie stays.

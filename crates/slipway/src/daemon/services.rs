@@ -243,7 +243,7 @@ pub fn pin_revision(app: &App, revision: &Revision) -> Result<(), ApiError> {
 
 /// Lets go of revisions of a service but those of `keep`.
 pub fn unpin_others(app: &App, service: &str, keep: &[u64]) -> Result<(), ApiError> {
-    for (name, _) in app.store.pins(PIN).map_err(images::store_error)? {
+    for name in app.store.pins_below(PIN, &format!("{service}/")).map_err(images::store_error)? {
         let mut parts = name.split('/');
         let (owner, number) = (parts.next(), parts.next().and_then(|n| n.parse::<u64>().ok()));
         if owner == Some(service) && number.is_some_and(|n| !keep.contains(&n)) {
@@ -256,14 +256,16 @@ pub fn unpin_others(app: &App, service: &str, keep: &[u64]) -> Result<(), ApiErr
 /// Drops pins of services and revisions that nothing declares: what a crash left between two writes.
 pub fn drop_stale_pins(app: &App) -> Result<(), ApiError> {
     let records = app.state.services()?;
+    let mut declared = BTreeSet::new();
+    for record in &records {
+        for revision in std::iter::once(&record.target).chain(&record.stable) {
+            declared.insert((revision.spec.name.as_str(), revision.number));
+        }
+    }
     for (name, _) in app.store.pins(PIN).map_err(images::store_error)? {
         let mut parts = name.split('/');
         let (owner, number) = (parts.next().unwrap_or(""), parts.next().and_then(|n| n.parse::<u64>().ok()));
-        let declared = records.iter().any(|record| {
-            let stable = record.stable.as_ref().map(|stable| stable.number);
-            record.target.spec.name == owner && (number == Some(record.target.number) || number == stable)
-        });
-        if !declared {
+        if number.is_none_or(|number| !declared.contains(&(owner, number))) {
             app.store.unpin(PIN, &name).map_err(images::store_error)?;
         }
     }

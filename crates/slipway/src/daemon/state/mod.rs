@@ -54,6 +54,9 @@ CREATE INDEX events_by_subject ON events (subject, sequence);
 #[derive(Debug)]
 pub struct State {
     connection: Mutex<Connection>,
+    /// Every declared service, decoded; absent until it is asked for, and after each change. Reconcilers look several times a second.
+    /// Locked only while the connection is, so that it is never older than the table.
+    services: Mutex<Option<Vec<ServiceRecord>>>,
 }
 
 /// Why the state could not be read or written.
@@ -166,7 +169,7 @@ impl State {
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(fail)?;
         }
         transaction.commit().map_err(fail)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { connection: Mutex::new(connection), services: Mutex::new(None) })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
