@@ -75,8 +75,12 @@ impl State {
 
     /// One service.
     pub fn service(&self, name: &str) -> Result<Option<ServiceRecord>, StateError> {
-        let row: Option<String> = self
-            .connection()
+        let connection = self.connection();
+        if let Some(known) = &*self.services.lock().unwrap_or_else(PoisonError::into_inner) {
+            let at = known.binary_search_by(|record| record.target.spec.name.as_str().cmp(name));
+            return Ok(at.ok().map(|at| known[at].clone()));
+        }
+        let row: Option<String> = connection
             .query_row("SELECT record FROM services WHERE name = ?1", [name], |row| row.get(0))
             .optional()
             .during("looking for a service")?;
@@ -193,6 +197,11 @@ mod tests {
         };
         assert_eq!(names(state.services().unwrap()), ["a", "b"]);
         assert_eq!(names(state.services_where(|record| record.engine == "c1").unwrap()), ["b"]);
+        for known in [true, false] {
+            assert_eq!(state.service("b").unwrap().unwrap().engine, "c1", "{known}");
+            assert_eq!(state.service("ab").unwrap(), None, "{known}");
+            state.forget_services();
+        }
         state.set_restarts("b", 4).unwrap();
         assert_eq!(state.services().unwrap()[1].restarts, 4);
         state.remove_service("a").unwrap();
