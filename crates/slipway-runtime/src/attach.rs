@@ -139,7 +139,11 @@ impl AttachClient {
     /// # Errors
     /// When the connection broke.
     pub fn attach(&mut self, replay: bool) -> Result<(), AttachError> {
-        send(&self.stream, kind::ATTACH, &[u8::from(replay)])
+        match send(&self.stream, kind::ATTACH, &[u8::from(replay)]) {
+            // A shim that could not start said so and went before it was asked: that is still to be read.
+            Err(AttachError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent,
+        }
     }
 
     /// The next event; `None` when the shim closed the connection (after [`Event::Exit`], or because it died).
@@ -314,6 +318,17 @@ mod tests {
         }
         drop(theirs);
         assert_eq!(receive(&ours).unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_shim_said_before_it_was_asked_is_heard() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (&theirs).write_all(&encode(kind::ERROR, b"no such user")).unwrap();
+        drop(theirs);
+        let mut client = AttachClient { stream: ours, socket: PathBuf::new() };
+        client.attach(false).unwrap();
+        assert_eq!(client.next_event().unwrap(), Some(Event::Error("no such user".to_owned())));
+        assert_eq!(client.next_event().unwrap(), None);
     }
 
     #[test]
