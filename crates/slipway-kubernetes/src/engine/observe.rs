@@ -55,6 +55,11 @@ pub(super) fn is_ready(pod: &Value) -> bool {
         .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
+/// Whether new requests go to a pod.
+pub(super) fn serves(pod: &Value) -> bool {
+    is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
 /// Every replica of every service, by its pod. `ready_once` has the UIDs of pods that were ready before.
 pub fn replicas(snapshot: &Snapshot, ready_once: &HashSet<String>) -> Vec<ObservedReplica> {
     let events = snapshot.events();
@@ -94,7 +99,7 @@ pub fn replicas(snapshot: &Snapshot, ready_once: &HashSet<String>) -> Vec<Observ
         .collect()
 }
 
-fn state(pod: &Value, was_ready: bool) -> ReplicaState {
+pub(super) fn state(pod: &Value, was_ready: bool) -> ReplicaState {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if matches!(phase, "Succeeded" | "Failed") {
         return ReplicaState::Stopped;

@@ -9,6 +9,7 @@ mod workload;
 pub(crate) use event::newest_warning;
 pub use job::{RunEnd, job};
 pub(crate) use job::{no_pods, rank as rank_of};
+pub(crate) use pod::last_end;
 pub use pod::pod;
 pub use refusal::refusal;
 pub use workload::deployment;

@@ -29,6 +29,7 @@ use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun, Workload};
 use crate::validate::{self, Invalid};
 
 pub use collector::COLLECTOR_LABEL;
+pub use deployment::SERVER;
 pub use gateway::GATEWAY_PORT;
 pub use job::{METRICS_FILE, MODEL_FOLDER, rank_output};
 pub use labels::{

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod apply;
+mod contract;
+mod controllers;
 mod engine;
 mod fake;
+mod owners;
 mod preview;
 mod requests;
 mod routes;
