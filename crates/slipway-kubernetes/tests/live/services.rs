@@ -23,9 +23,9 @@ use tokio::io::AsyncReadExt;
 use super::bed::{Bed, OWNER, bed, say, wait};
 use super::proxy;
 
-struct Registry {
-    namespace: String,
-    image: Reference,
+pub struct Registry {
+    pub namespace: String,
+    pub image: Reference,
 }
 
 impl Publisher for Registry {
@@ -77,7 +77,7 @@ fn deployment(namespace: &str, image: &Reference, revision: &Revision) -> Servic
     }
 }
 
-fn revision(number: u64, change: impl FnOnce(&mut ServiceSpec)) -> Revision {
+pub fn revision(number: u64, change: impl FnOnce(&mut ServiceSpec)) -> Revision {
     let digest = || Digest::from_sha256([7; 32]);
     let mut spec = ServiceSpec {
         name: "my_model".into(),
