@@ -7,7 +7,7 @@ use tokio_util::io::StreamReader;
 
 use super::{Accept, ApiError, Cluster, escape};
 
-/// Longest line; the rest of a longer one is dropped.
+/// Longest line; a longer one is dropped.
 const MAX_LINE: usize = 256 << 10;
 
 /// What is wanted of a log.
