@@ -144,13 +144,13 @@ impl Publisher for RegistryPublisher {
             Some(Job::Failed(..) | Job::Gateway(_)) | None => None,
         };
         let Some(published) = published else {
+            // Revisions before the one that runs and the one that comes are asked for no more.
+            self.lock().jobs.retain(|key, _| {
+                key.as_ref().is_none_or(|(service, number)| service != name || *number + 8 > revision.number)
+            });
             self.enqueue(Work::Service(Box::new(revision.clone())))?;
             return Ok(Publication::Underway("its images go to the registry".to_owned()));
         };
-        // Revisions before the one that runs and the one that comes are asked for no more.
-        self.lock().jobs.retain(|key, _| {
-            key.as_ref().is_none_or(|(service, number)| service != name || *number + 8 > revision.number)
-        });
         let exposure = app.state.service(name)?.and_then(|record| record.exposure);
         Ok(Publication::Ready(on_engine(published, revision, exposure, &self.spec, &self.namespace)))
     }
