@@ -16,6 +16,8 @@ pub(super) struct Found<'a> {
     pub target: &'a Revision,
     /// The stable revision, where it is another.
     pub stable: Option<&'a Revision>,
+    /// The declared revision ran already as a whole.
+    pub proven: bool,
     pub mapped: String,
     pub deployment: Option<&'a Value>,
     pub pods: Vec<Pod<'a>>,
@@ -38,6 +40,7 @@ impl<'a> Found<'a> {
         Self {
             target,
             stable: stable.filter(|stable| stable.number != target.number),
+            proven: stable.is_some_and(|stable| stable.number == target.number),
             deployment: context.known.get(&key("apps", "Deployment")),
             service: context.known.get(&key("", "Service")),
             pods: context.known.pods(&mapped),

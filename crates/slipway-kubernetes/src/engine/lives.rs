@@ -17,12 +17,14 @@ impl Lives {
     pub(super) fn look(&mut self, seen: &[ObservedReplica]) -> Vec<Notice> {
         let now: BTreeMap<ContainerId, ObservedReplica> =
             seen.iter().map(|replica| (replica.container.clone(), replica.clone())).collect();
-        let Some(before) = self.0.replace(now.clone()) else { return Vec::new() };
-        let mut notices: Vec<Notice> =
-            seen.iter().filter_map(|replica| change(before.get(&replica.container), replica)).collect();
-        let gone = before.values().filter(|replica| !now.contains_key(&replica.container));
-        let gone = gone.filter(|replica| replica.state != ReplicaState::Stopped);
-        notices.extend(gone.map(|replica| tell(replica, "replica.stopped", "is gone")));
+        let mut notices = Vec::new();
+        if let Some(before) = &self.0 {
+            notices.extend(seen.iter().filter_map(|replica| change(before.get(&replica.container), replica)));
+            let gone = before.values().filter(|replica| !now.contains_key(&replica.container));
+            let gone = gone.filter(|replica| replica.state != ReplicaState::Stopped);
+            notices.extend(gone.map(|replica| tell(replica, "replica.stopped", "is gone")));
+        }
+        self.0 = Some(now);
         notices
     }
 }

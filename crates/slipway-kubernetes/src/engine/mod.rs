@@ -35,9 +35,10 @@ use slipway_types::container::{ContainerId, LogOptions};
 use slipway_types::service::ReplicaUsage;
 use tokio::runtime::Handle;
 
+use crate::Capabilities;
 use crate::apply::{Applier, ApplyError, Inventory};
-use crate::client::{Cluster, Discovery, ExecError, ExecOptions, Process};
-use crate::render::SERVICE_LABEL;
+use crate::client::{Cluster, Discovery};
+use crate::object::ObjectKey;
 use crate::watch::{Health, Snapshot, Store, WatchOptions, Watcher, usual};
 
 pub use observe::{Address, NoAddress, Reach, container_id, replicas};
@@ -95,6 +96,8 @@ pub struct KubernetesEngine {
     applier: Applier,
     inventory: Arc<Inventory>,
     watcher: Watcher,
+    /// Kinds that not every cluster has, and this one had when we began to watch.
+    watched: Optional,
     publisher: Arc<dyn Publisher>,
     options: EngineOptions,
     /// Held during a pass.
@@ -105,6 +108,21 @@ pub struct KubernetesEngine {
     reports: Mutex<BTreeMap<String, ServiceReport>>,
     /// Services that a user asked for again since the last pass.
     again: Mutex<BTreeSet<String>>,
+}
+
+/// Kinds that not every cluster has.
+#[derive(Clone, Copy)]
+struct Optional {
+    routes: bool,
+    claims: bool,
+}
+
+impl Optional {
+    /// Leaves out what came to the cluster since: it would never be seen to be there.
+    fn restrict(self, caps: &mut Capabilities) {
+        caps.gateway_api.take_if(|_| !self.routes);
+        caps.dra.take_if(|_| !self.claims);
+    }
 }
 
 #[derive(Default)]
@@ -140,12 +158,14 @@ impl KubernetesEngine {
                 discovery.resource(&format!("resource.k8s.io/{version}"), "ResourceClaimTemplate").await?,
             );
         }
+        let watched = Optional { routes: caps.gateway_api.is_some(), claims: caps.dra.is_some() };
         let watcher = Watcher::start(&cluster, usual(&options.owner, &more), options.watch);
         Ok(Self {
             handle,
             applier,
             inventory,
             watcher,
+            watched,
             publisher,
             options,
             memory: Mutex::default(),
@@ -180,21 +200,6 @@ impl KubernetesEngine {
         let snapshot = self.watcher.store().snapshot();
         let pod = snapshot.of("Pod").iter().find(|pod| container_id(pod).as_ref() == Some(replica))?;
         Some(pod["metadata"]["name"].as_str()?.to_owned())
-    }
-
-    /// Names of a service's pods, the oldest first.
-    pub fn pods(&self, service: &str) -> Vec<String> {
-        let Ok(mapped) = crate::names::map(service) else { return Vec::new() };
-        let snapshot = self.watcher.store().snapshot();
-        let groups = snapshot.by_label("Pod", SERVICE_LABEL);
-        let mut pods = groups.get(mapped.as_str()).cloned().unwrap_or_default();
-        pods.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned());
-        pods.iter().filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).collect()
-    }
-
-    /// Runs a program in a pod.
-    pub async fn exec(&self, pod: &str, options: &ExecOptions) -> Result<Process, ExecError> {
-        self.applier.cluster().exec(self.applier.cluster().namespace(), pod, options).await
     }
 
     /// The copy, which must be whole and kept: on an old one, what is missing may well be there.
@@ -233,7 +238,19 @@ impl KubernetesEngine {
         known: &Known<'_>,
     ) -> Result<Vec<Outcome>, EngineError> {
         let caps = self.applier.discovery().capabilities().await;
-        let caps = caps.map_err(|error| EngineError::Unavailable(Box::new(error)))?;
+        let mut caps = caps.map_err(|error| EngineError::Unavailable(Box::new(error)))?;
+        self.watched.restrict(&mut caps);
+        let inventory = ObjectKey {
+            group: String::new(),
+            kind: "ConfigMap".to_owned(),
+            namespace: self.applier.cluster().namespace().to_owned(),
+            name: self.inventory.set().parent_name().to_owned(),
+        };
+        if known.get(&inventory).is_none()
+            && let Err(error) = self.inventory.restore().await
+        {
+            tracing::warn!(error = error.sentence(), "the inventory is not written again");
+        }
         let mut context = Context {
             applier: &self.applier,
             inventory: &self.inventory,

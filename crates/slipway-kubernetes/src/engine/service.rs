@@ -95,7 +95,7 @@ async fn present(
     let far = progress(found.deployment.filter(|_| state.applied.settled), effective.number, &found.pods);
     let rollout = stuck::judge(context, &found, far.clone(), effective, state, &mut outcome);
     if far == Progress::Complete && back.is_none() {
-        completed(&found, stable, state, &mut outcome);
+        completed(&found, state, &mut outcome);
         if let Err(error) = send::prune(context, &found.mapped, name, state).await {
             return failed(context, &found, state, &error, outcome);
         }
@@ -113,10 +113,10 @@ async fn present(
         report.failing = Some(why.clone());
     } else if let Some((_, since)) = state.stuck {
         let until = since + context.options.telling;
-        if context.now >= until {
-            report.failing.clone_from(&report.reason);
-        } else {
+        if context.now < until {
             outcome.wake(until);
+        } else if !found.proven {
+            report.failing.clone_from(&report.reason);
         }
     }
     outcome.report = Some(report);
@@ -139,18 +139,22 @@ fn begun(found: &Found<'_>, effective: &Revision, state: &mut State, outcome: &m
     if found.deployment.and_then(label) != Some(number.to_string()) {
         let text = format!("Revision {number} is rolled out.");
         outcome.notices.push(notice(&subject(found.name()), "rollout.started", &text));
+        let warnings = state.applied.warnings.iter();
+        outcome.notices.extend(warnings.map(|text| notice(&subject(found.name()), "service.warning", text)));
     }
 }
 
-fn completed(found: &Found<'_>, stable: Option<&Revision>, state: &mut State, outcome: &mut Outcome) {
+fn completed(found: &Found<'_>, state: &mut State, outcome: &mut Outcome) {
     let number = found.target.number;
-    if stable.is_some_and(|stable| stable.number == number) {
+    if found.proven {
         return;
     }
     outcome.completed = Some(number);
     if state.completed != Some(number) {
         state.completed = Some(number);
-        let ready = found.pods.iter().filter(|(pod, _)| observe::is_ready(pod)).count();
+        // The copy may show the Deployment before it shows the pods.
+        let available = found.deployment.and_then(|live| live["status"]["availableReplicas"].as_u64());
+        let ready = available.unwrap_or_default();
         let text = format!("Revision {number} runs: {ready} replicas are ready.");
         outcome.notices.push(notice(&subject(found.name()), "rollout.completed", &text));
     }

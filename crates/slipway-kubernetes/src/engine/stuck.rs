@@ -70,7 +70,8 @@ pub(super) fn judge(
 
 /// A stable revision is put back in the next pass, at once; without one, all that is left is to go on trying.
 fn give_up(context: &Context<'_>, found: &Found<'_>, reason: &str, state: &mut State, outcome: &mut Outcome) {
-    if state.failed.is_some() {
+    // One that ran comes back, and there is nothing to put in its place.
+    if state.failed.is_some() || found.proven {
         return;
     }
     let number = found.target.number;

@@ -99,6 +99,8 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
 fn clip(message: &str) -> String {
     const MOST: usize = 300;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // It may come from a program in a pod, and goes to terminals.
+    let line = line.replace(char::is_control, "");
     let line = line.trim_end_matches('.');
     match line.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -76,14 +76,11 @@ impl Harness for Played {
     }
 
     fn kill(&self, replica: &ContainerId) {
-        let pods = self.fake.names("pods").into_iter();
-        let pod = pods
-            .filter(|pod| {
-                let pod = self.fake.get("pods", pod);
-                pod.as_ref().and_then(container_id).as_ref() == Some(replica)
-            })
-            .next()
-            .unwrap();
+        let is_it = |pod: &String| {
+            let pod = self.fake.get("pods", pod);
+            pod.as_ref().and_then(container_id).as_ref() == Some(replica)
+        };
+        let pod = self.fake.names("pods").into_iter().find(is_it).unwrap();
         self.controllers.kill(&self.fake, &pod);
     }
 

@@ -21,6 +21,7 @@ use super::fake::{Fake, NAMESPACE, OWNER, eventually, status};
 #[derive(Default)]
 pub struct Registry {
     underway: Mutex<bool>,
+    exposure: Mutex<Exposure>,
 }
 
 impl Publisher for Registry {
@@ -28,7 +29,8 @@ impl Publisher for Registry {
         if *self.underway.lock().unwrap() {
             return Ok(Publication::Underway("pushing the image".into()));
         }
-        Ok(Publication::Ready(deployment(revision)))
+        let exposure = self.exposure.lock().unwrap().clone();
+        Ok(Publication::Ready(ServiceDeployment { exposure, ..deployment(revision) }))
     }
 
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
@@ -109,7 +111,7 @@ impl Bed {
 
     /// An engine of an owner's.
     pub async fn over(fake: Fake, owner: &str) -> Self {
-        let registry = Arc::new(Registry { underway: Mutex::new(false) });
+        let registry = Arc::new(Registry::default());
         let options = EngineOptions {
             patience: Duration::from_secs(30),
             watch: WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() },
@@ -217,8 +219,9 @@ async fn deploys_observes_and_then_leaves_alone() {
     assert!(told(&pass, "rollout.completed").unwrap().contains("2 replicas are ready"), "{pass:?}");
     assert_eq!(bed.report("my_model").address.map(|a| a.reach), Ok(Reach::Cluster));
     let url = format!("http://{name}.{NAMESPACE}.svc");
-    assert_eq!(bed.engine.endpoint("my_model"), Endpoint::Url { url, reachable: true });
     let desired = present("my_model", 1, Some(1));
+    bed.until(&desired, 2, |report, _| report.answers).await;
+    assert_eq!(bed.engine.endpoint("my_model"), Endpoint::Url { url, reachable: true });
     bed.until(&desired, 3, |report, pass| report.rollout == Rollout::Steady && pass.wake_at.is_none()).await;
     // What is as it shall be costs no request at all.
     bed.fake.forget_requests();
@@ -374,4 +377,65 @@ async fn without_the_api_server_nothing_is_concluded() {
         bed.pass(&[Desired::Absent { service: "a".into(), why: Absence::Deleted }], 2).await;
     assert!(pass.unwrap_err().contains("not available") && replicas.is_empty());
     assert!(bed.fake.get("deployments", "a").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_came_later_is_left_out_until_it_is_watched() {
+    let bed = Bed::new().await;
+    bed.fake.install(("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"));
+    bed.engine.applier().discovery().refresh();
+    *bed.registry.exposure.lock().unwrap() = Exposure::Host {
+        host: "a.example.com".into(),
+        parent: Some(RouteParent { name: "front".into(), namespace: None, section: None }),
+        ingress_class: None,
+        tls_secret: None,
+    };
+    let desired = present("a", 1, None);
+    bed.pass(std::slice::from_ref(&desired), 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    let pass = bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
+    assert_eq!((bed.fake.names("ingresses"), bed.fake.names("httproutes").len()), (vec!["a".into()], 0));
+    assert!(told(&pass, "service.refused").is_none(), "{pass:#?}");
+    // The next daemon watches it, uses it, and removes what took its place.
+    let other = KubernetesEngine::start(bed.fake.cluster(), bed.registry.clone(), EngineOptions::new(OWNER));
+    let bed = Bed { engine: Arc::new(other.await.unwrap()), ..bed };
+    bed.until(&desired, 3, |report, _| {
+        report.rollout == Rollout::Steady && bed.fake.names("ingresses").is_empty()
+    })
+    .await;
+    assert_eq!(bed.fake.names("httproutes"), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inventory_that_somebody_deletes_is_written_again() {
+    let bed = Bed::new().await;
+    let desired = present("a", 1, None);
+    bed.pass(std::slice::from_ref(&desired), 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
+    let inventory = |bed: &Bed| {
+        let name = bed.engine.inventory().set().parent_name();
+        let parent = bed.fake.get("configmaps", name)?;
+        Some(parent["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"].clone())
+    };
+    let before = inventory(&bed).unwrap();
+    assert!(before.as_str().unwrap().contains("Deployment.apps"), "{before}");
+    bed.fake.delete("configmaps", bed.engine.inventory().set().parent_name());
+    bed.until(&desired, 3, |_, _| inventory(&bed).is_some()).await;
+    assert_eq!(inventory(&bed).unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_pod_of_a_service_that_ran_is_no_failed_rollout() {
+    let bed = Bed::new().await;
+    bed.pass(&[present("a", 1, None)], 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.until(&present("a", 1, None), 2, |report, _| report.rollout == Rollout::Steady).await;
+    let desired = present("a", 1, Some(1));
+    bed.roll("a", &no_image(), 1);
+    bed.until(&desired, 3, |report, _| report.reason.is_some()).await;
+    let pass = bed.until(&desired, 300, |report, _| report.reason.is_some()).await;
+    assert_eq!(pass.services["a"].failing, None, "{pass:#?}");
+    assert!(matches!(pass.services["a"].rollout, Rollout::Progressing { .. }), "{pass:#?}");
+    assert!(told(&pass, "rollout.stalled").is_none(), "{pass:#?}");
 }

@@ -26,7 +26,10 @@ pub const NAMESPACE: &str = "team-a";
 pub const OWNER: &str = "0a1b2c3d";
 
 /// Kinds that it serves: group, version, kind, plural.
-const KINDS: &[(&str, &str, &str, &str)] = &[
+/// Group, version, kind and plural.
+pub type KindRow = (&'static str, &'static str, &'static str, &'static str);
+
+const KINDS: &[KindRow] = &[
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),
     ("", "v1", "ConfigMap", "configmaps"),
@@ -97,6 +100,8 @@ struct State {
     requests: Vec<(Method, String)>,
     /// Watches end after this time.
     watch_life: Option<Duration>,
+    /// Kinds that were installed since.
+    installed: Vec<KindRow>,
 }
 
 impl Fake {
@@ -145,6 +150,16 @@ impl Fake {
 
     pub fn watch_life(&self, life: Duration) {
         self.inner.lock().unwrap().watch_life = Some(life);
+    }
+
+    /// Serves one kind more from now on.
+    pub fn install(&self, kind: KindRow) {
+        self.inner.lock().unwrap().installed.push(kind);
+    }
+
+    fn kinds(&self) -> Vec<KindRow> {
+        let state = self.inner.lock().unwrap();
+        KINDS.iter().chain(&state.installed).copied().collect()
     }
 
     /// Forgets all versions so far: watches from them get 410.
@@ -247,8 +262,9 @@ impl Fake {
     }
 
     fn discovery(&self, route: &str) -> Option<Value> {
+        let kinds = self.kinds();
         let list = |group: &str, version: &str| {
-            let own = KINDS.iter().filter(|kind| kind.0 == group && kind.1 == version);
+            let own = kinds.iter().filter(|kind| kind.0 == group && kind.1 == version);
             let resources: Vec<Value> =
                 own.map(|kind| json!({"name": kind.3, "kind": kind.2, "namespaced": true})).collect();
             json!({"kind": "APIResourceList", "resources": resources})
@@ -257,7 +273,7 @@ impl Fake {
             "/version" => Some(json!({"major": "1", "minor": "33"})),
             "/apis" => {
                 let groups: BTreeMap<&str, &str> =
-                    KINDS.iter().filter(|kind| !kind.0.is_empty()).map(|kind| (kind.0, kind.1)).collect();
+                    kinds.iter().filter(|kind| !kind.0.is_empty()).map(|kind| (kind.0, kind.1)).collect();
                 let groups: Vec<Value> = groups
                     .into_iter()
                     .map(|(name, version)| {

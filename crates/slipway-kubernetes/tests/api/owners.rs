@@ -48,7 +48,11 @@ async fn what_another_keeps_is_no_leftover_and_no_replica() {
     two.pass(&[], 1).await.0.unwrap();
     two.pass(&[present("b", 1, None)], 2).await.0.unwrap();
     two.roll("b", &ready(), 2);
-    let pass = two.until(&present("b", 1, None), 3, |report, _| report.rollout == Rollout::Steady).await;
+    let pass = two
+        .until(&present("b", 1, None), 3, |report, pass| {
+            report.rollout == Rollout::Steady && pass.replicas.len() >= 2
+        })
+        .await;
     assert!(
         pass.replicas.iter().all(|replica| replica.service == "b") && pass.replicas.len() == 2,
         "{pass:?}"

@@ -57,7 +57,8 @@ impl Real {
             image.clone_into(&mut spec.image);
             spec.replicas = replicas;
             // Some difference, without which a revision starts no pods.
-            spec.env = env.iter().map(|one| (*one).to_owned()).chain([format!("REVISION={number}")]).collect();
+            spec.env =
+                env.iter().map(|one| (*one).to_owned()).chain([format!("REVISION={number}")]).collect();
         })
     }
 }
@@ -87,7 +88,8 @@ impl Harness for Real {
         };
         self.place.runtime.block_on(async {
             // The container may end before it says how the program ended.
-            let _ = self.engine.exec(&pod, &options).await.unwrap().exit_code().await;
+            let cluster = self.engine.applier().cluster();
+            let _ = cluster.exec(cluster.namespace(), &pod, &options).await.unwrap().exit_code().await;
         });
     }
 

@@ -171,10 +171,10 @@ async fn the_life_of_a_service() {
     let Some(bed) = bed("life").await else { return };
     let driven = Driven::new(&bed, bed.cluster().await).await;
     let one = revision(1, |_| {});
-    let (pass, _) = driven.until("two pods serve", &present(&one, None), 120, steady).await;
+    let (pass, replicas) = driven.until("two pods serve", &present(&one, None), 120, steady).await;
     assert_eq!(pass.completed, [("my_model".to_owned(), 1)]);
     let engine = driven.engine.clone();
-    let pods = engine.pods("my_model");
+    let pods: Vec<String> = replicas.iter().filter_map(|replica| engine.pod(&replica.container)).collect();
     assert_eq!(pods.len(), 2);
 
     // What is exported is what is there.
