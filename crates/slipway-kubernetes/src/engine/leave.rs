@@ -21,7 +21,8 @@ pub(super) async fn absent(context: &Context<'_>, name: &str, state: &mut State)
     let set = context.inventory.set();
     let members: Vec<&Value> =
         context.known.of_service(&mapped, name).filter(|object| set.has(object)).collect();
-    if members.is_empty() && context.known.pods(&mapped).is_empty() {
+    let pods_are_gone = context.known.pods(&mapped).is_empty();
+    if members.is_empty() && pods_are_gone {
         outcome.gone = true;
         return outcome;
     }
@@ -29,7 +30,9 @@ pub(super) async fn absent(context: &Context<'_>, name: &str, state: &mut State)
     if context.unreachable.load(Ordering::Relaxed) {
         return outcome;
     }
-    for doomed in set.prune_all_but(members, &BTreeSet::new()) {
+    let all = set.prune_all_but(members, &BTreeSet::new()).into_iter();
+    // Pods that end are kept apart until they have ended.
+    for doomed in all.filter(|one| one.key.kind != "NetworkPolicy" || pods_are_gone) {
         if let Err(error) = context.inventory.delete(&doomed).await {
             outcome.notices.extend(context.failed(state, &subject(name), "service.refused", &error));
             outcome.wake_at = Some(context.now + context.options.retry_first);

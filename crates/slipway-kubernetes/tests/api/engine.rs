@@ -302,11 +302,15 @@ async fn a_service_that_is_deleted_leaves_nothing() {
         json!({"metadata": {"name": "theirs", "labels": {"slipway.dev/service": "a",
         "app.kubernetes.io/managed-by": "slipway"}, "annotations": {"slipway.dev/name": "a"}}}),
     );
+    eventually("the pods are seen", || bed.engine.store().snapshot().of("Pod").len() == 2).await;
     let absent = [Desired::Absent { service: "a".into(), why: Absence::Deleted }, present("b", 1, None)];
     for at in 2..100 {
         let (pass, _) = bed.pass(&absent, at).await;
         let pass = pass.unwrap();
         if bed.fake.get("deployments", "a").is_none() {
+            // Pods that end are kept apart until they have ended.
+            let pods = bed.fake.names("pods").len();
+            assert!(pods == 0 || bed.fake.get("networkpolicies", "a").is_some());
             // The cluster's garbage collector.
             bed.fake.names("pods").iter().for_each(|name| drop(bed.fake.delete("pods", name)));
         }
