@@ -89,7 +89,7 @@ impl Harness for Played {
     }
 
     fn pass_time(&self) {
-        std::thread::sleep(Duration::from_millis(10));
+        self.controllers.pass_time(Duration::from_millis(10));
     }
 
     fn reopen(self) -> Self {

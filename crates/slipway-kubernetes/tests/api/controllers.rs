@@ -2,8 +2,9 @@
 //! environment say.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -18,42 +19,63 @@ const PAUSE: Duration = Duration::from_millis(80);
 /// How long a pod ends.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// Controllers and nodes; they stop with the last of it.
+/// Controllers and nodes; they stop with the last of it. Time passes as whoever watches says: on a busy machine nothing
+/// ends before it was seen to end.
 #[derive(Clone)]
 pub struct Controllers {
-    pods: Arc<Mutex<HashMap<String, Life>>>,
+    world: Arc<Mutex<World>>,
+    clock: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct World {
+    lives: HashMap<String, Life>,
+    now: Duration,
+    /// How many pods were made.
+    made: u64,
 }
 
 /// One pod as its node sees it.
 struct Life {
     /// When its container was started last, or is started again.
-    started: Instant,
+    started: Duration,
     restarts: u64,
-    ends: Option<Instant>,
+    ends: Option<Duration>,
 }
 
 impl Controllers {
     /// Begins to play.
     pub fn start(fake: Fake) -> Self {
-        let pods = Arc::new(Mutex::new(HashMap::new()));
-        let weak = Arc::downgrade(&pods);
+        let world = Arc::new(Mutex::new(World::default()));
+        let clock = Arc::new(AtomicU64::new(0));
+        let (weak, time) = (Arc::downgrade(&world), Arc::clone(&clock));
         std::thread::spawn(move || {
-            while let Some(pods) = weak.upgrade() {
-                tick(&fake, &mut pods.lock().unwrap());
-                drop(pods);
+            while let Some(world) = weak.upgrade() {
+                let mut locked = world.lock().unwrap();
+                locked.now = Duration::from_millis(time.load(Ordering::Relaxed));
+                tick(&fake, &mut locked);
+                drop(locked);
+                drop(world);
                 std::thread::sleep(TICK);
             }
         });
-        Self { pods }
+        Self { world, clock }
+    }
+
+    /// Lets time pass.
+    pub fn pass_time(&self, time: Duration) {
+        self.clock.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+        std::thread::sleep(time);
     }
 
     /// Ends the container of a pod, whose node starts it again.
     pub fn kill(&self, fake: &Fake, pod: &str) {
-        let mut lives = self.pods.lock().unwrap();
-        let life = lives.get_mut(pod).unwrap();
-        life.started = Instant::now() + PAUSE;
+        let mut world = self.world.lock().unwrap();
+        let now = world.now;
+        let life = world.lives.get_mut(pod).unwrap();
+        life.started = now + PAUSE;
         life.restarts += 1;
-        show(fake, pod, life);
+        show(fake, pod, life, now);
     }
 }
 
@@ -61,22 +83,22 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn tick(fake: &Fake, lives: &mut HashMap<String, Life>) {
-    let now = Instant::now();
+fn tick(fake: &Fake, world: &mut World) {
+    let now = world.now;
     let deployments: Vec<Value> =
         fake.names("deployments").iter().filter_map(|name| fake.get("deployments", name)).collect();
     let pods: Vec<Value> = fake.names("pods").iter().filter_map(|name| fake.get("pods", name)).collect();
     // Somebody may have deleted them behind the node's back.
-    lives.retain(|name, _| pods.iter().any(|pod| text(pod, "/metadata/name") == name));
+    world.lives.retain(|name, _| pods.iter().any(|pod| text(pod, "/metadata/name") == name));
     for pod in &pods {
         let owner = text(pod, "/metadata/ownerReferences/0/uid");
         if !deployments.iter().any(|one| text(one, "/metadata/uid") == owner) {
-            end(fake, lives, pod);
+            end(fake, world, pod);
         }
         let name = text(pod, "/metadata/name");
-        let Some(life) = lives.get_mut(name) else { continue };
+        let Some(life) = world.lives.get_mut(name) else { continue };
         if life.ends.is_some_and(|at| now >= at) {
-            lives.remove(name);
+            world.lives.remove(name);
             fake.delete("pods", name);
             continue;
         }
@@ -85,13 +107,13 @@ fn tick(fake: &Fake, lives: &mut HashMap<String, Life>) {
             life.started = now + PAUSE;
             life.restarts += 1;
         }
-        show(fake, name, life);
+        show(fake, name, life, now);
     }
-    deployments.iter().for_each(|deployment| roll(fake, lives, deployment));
+    deployments.iter().for_each(|deployment| roll(fake, world, deployment));
 }
 
 /// One step of a rolling update with one pod more than wanted, and never one less.
-fn roll(fake: &Fake, lives: &mut HashMap<String, Life>, deployment: &Value) {
+fn roll(fake: &Fake, world: &mut World, deployment: &Value) {
     let (name, uid) = (text(deployment, "/metadata/name"), text(deployment, "/metadata/uid"));
     let template = &deployment["spec"]["template"];
     let hash = hash(template);
@@ -107,7 +129,8 @@ fn roll(fake: &Fake, lives: &mut HashMap<String, Life>, deployment: &Value) {
         own.iter().partition(|pod| pod["metadata"]["labels"]["pod-template-hash"] == hash.as_str());
     let ready = |pods: &[&Value]| pods.iter().filter(|pod| is_ready(pod)).count();
     if new.len() < wanted && own.len() < wanted + usize::from(!old.is_empty()) {
-        let pod = format!("{name}-{hash}-{}", lives.len() + fake.requests().len());
+        world.made += 1;
+        let pod = format!("{name}-{hash}-{}", world.made);
         let mut metadata = template["metadata"].clone();
         metadata["name"] = pod.as_str().into();
         metadata["labels"]["pod-template-hash"] = hash.as_str().into();
@@ -117,17 +140,17 @@ fn roll(fake: &Fake, lives: &mut HashMap<String, Life>, deployment: &Value) {
             "pods",
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"], "status": {}}),
         );
-        let life = Life { started: Instant::now(), restarts: 0, ends: None };
-        show(fake, &pod, &life);
-        lives.insert(pod, life);
+        let life = Life { started: world.now, restarts: 0, ends: None };
+        show(fake, &pod, &life, world.now);
+        world.lives.insert(pod, life);
     } else if let Some(broken) = old.iter().find(|pod| !is_ready(pod)) {
-        end(fake, lives, broken);
+        end(fake, world, broken);
     } else if let Some(surplus) = old.first().or_else(|| new.get(wanted))
         && ready(&new) + ready(&old) > wanted
     {
-        end(fake, lives, surplus);
+        end(fake, world, surplus);
     } else if new.len() > wanted {
-        end(fake, lives, new[new.len() - 1]);
+        end(fake, world, new[new.len() - 1]);
     }
     let status = json!({
         "observedGeneration": deployment["metadata"]["generation"], "replicas": own.len(),
@@ -138,30 +161,29 @@ fn roll(fake: &Fake, lives: &mut HashMap<String, Life>, deployment: &Value) {
     }
 }
 
-fn end(fake: &Fake, lives: &mut HashMap<String, Life>, pod: &Value) {
-    let name = text(pod, "/metadata/name");
-    let Some(life) = lives.get_mut(name) else { return };
+fn end(fake: &Fake, world: &mut World, pod: &Value) {
+    let (name, now) = (text(pod, "/metadata/name"), world.now);
+    let Some(life) = world.lives.get_mut(name) else { return };
     if life.ends.is_none() {
-        life.ends = Some(Instant::now() + GRACE);
-        show(fake, name, life);
+        life.ends = Some(now + GRACE);
+        show(fake, name, life, now);
     }
 }
 
 /// Writes what a node says of a pod, where that is news.
-fn show(fake: &Fake, name: &str, life: &Life) {
+fn show(fake: &Fake, name: &str, life: &Life, now: Duration) {
     let Some(pod) = fake.get("pods", name) else { return };
     let mut next = pod.clone();
     if life.ends.is_some() {
         next["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     }
-    next["status"] = status(&pod, life);
+    next["status"] = status(&pod, life, now);
     if next != pod {
         fake.put("pods", next);
     }
 }
 
-fn status(pod: &Value, life: &Life) -> Value {
-    let now = Instant::now();
+fn status(pod: &Value, life: &Life, now: Duration) -> Value {
     let image = text(pod, "/spec/containers/0/image");
     if behaviour(pod) == "impossible" {
         return json!({"phase": "Pending", "containerStatuses": [{"name": "server", "image": image, "restartCount": 0,
