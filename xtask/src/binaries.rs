@@ -46,6 +46,14 @@ fn place(from: &Path, to: &Path) -> Result<(), String> {
 fn cargo(arguments: &[&str], release: bool, env: Option<(&str, &str)>) -> Result<(), String> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments).args(release.then_some("--release")).envs(env);
+    // What `cargo run` tells this program of itself is none of a build's business: build scripts that look at it would
+    // run again, and with them everything that depends on their crates, whenever a build comes from elsewhere.
+    let own = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| own.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(&name);
+        }
+    }
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo {} failed ({status})", arguments.join(" "))),

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use slipway_types::name::label_value;
+
 use crate::metrics::PREFIX;
 
 /// Most samples taken from one replica, and most families in all.
@@ -167,7 +169,7 @@ impl<'a> Sample<'a> {
         out.push_str(self.name);
         let mut separator = '{';
         for (label, value) in added {
-            let _ = write!(out, "{separator}{label}=\"{value}\"");
+            let _ = write!(out, "{separator}{label}=\"{}\"", label_value(value));
             separator = ',';
         }
         for (label, value) in &self.labels {

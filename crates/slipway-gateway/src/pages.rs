@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use http::{Method, Response, StatusCode};
 use serde_json::json;
+use slipway_types::name::segment;
 
 use crate::body::Body;
 use crate::refusal::{Refusal, full, json as json_response};
@@ -58,8 +59,8 @@ fn index(shared: &Shared) -> Response<Body> {
                 "model": service.model,
                 "replicas": service.backends.len(),
                 "usable_replicas": service.backends.iter().filter(|backend| backend.usable(now)).count(),
-                "predict": format!("/v1/models/{}:predict", service.name),
-                "infer": format!("/v2/models/{}/infer", service.name),
+                "predict": format!("/v1/models/{}:predict", segment(&service.name)),
+                "infer": format!("/v2/models/{}/infer", segment(&service.name)),
             })
         })
         .collect();

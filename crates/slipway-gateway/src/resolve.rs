@@ -1,6 +1,9 @@
 //! Which service, or which page of the gateway's own, a request is for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+
+use slipway_types::name::decoded;
 
 use crate::table::{Service, Table};
 
@@ -12,7 +15,7 @@ pub(crate) enum Destination<'a> {
     /// A replica of a service answers. The first `strip` bytes of the path are taken off.
     Service { service: &'a Arc<Service>, strip: usize },
     /// Nobody is called so.
-    Unknown(&'a str),
+    Unknown(Cow<'a, str>),
     /// The path names no service.
     NoPath(&'a str),
 }
@@ -45,26 +48,27 @@ pub(crate) fn resolve<'a>(table: &'a Table, host: Option<&'a str>, path: &'a str
     if let Some(label) = host.and_then(service_label) {
         return match table.host(label) {
             Some(service) => Destination::Service { service, strip: 0 },
-            None => Destination::Unknown(label),
+            None => Destination::Unknown(label.into()),
         };
     }
     if let Some(page) = page(path) {
         return Destination::Own(page);
     }
     if let Some(rest) = path.strip_prefix("/v1/models/").or_else(|| path.strip_prefix("/v2/models/")) {
-        let name = rest.split(['/', ':']).next().unwrap_or_default();
-        return match table.service_or_model(name) {
+        let name = decoded(rest.split(['/', ':']).next().unwrap_or_default());
+        return match table.service_or_model(&name) {
             Some(service) => Destination::Service { service, strip: 0 },
             None if name.is_empty() => Destination::NoPath(path),
             None => Destination::Unknown(name),
         };
     }
     let name = path[1.min(path.len())..].split('/').next().unwrap_or_default();
-    match table.service(name) {
+    let called = decoded(name);
+    match table.service(&called) {
         Some(service) => Destination::Service { service, strip: 1 + name.len() },
         // A protocol's own paths name no service, and a lone segment is as likely a guess at a page.
         None if matches!(name, "v1" | "v2" | "") || path.len() == 1 + name.len() => Destination::NoPath(path),
-        None => Destination::Unknown(name),
+        None => Destination::Unknown(called),
     }
 }
 
@@ -107,12 +111,15 @@ mod tests {
 
     #[test]
     fn every_way_to_a_service() {
-        let services = [("digits", "mnist"), ("a.b", "x"), ("v1", "x")].map(|(service, model)| Route {
-            service: service.into(),
-            model: model.into(),
-            hosts: vec![format!("{service}-svc"), format!("{service}.ns.svc")],
-            ..Route::default()
-        });
+        let services =
+            [("digits", "mnist"), ("a.b", "x"), ("v1", "x"), ("My Model", "模型")].map(|(service, model)| {
+                Route {
+                    service: service.into(),
+                    model: model.into(),
+                    hosts: vec![format!("{service}-svc"), format!("{service}.ns.svc")],
+                    ..Route::default()
+                }
+            });
         let table = RoutingTable { generation: 1, services: services.into() };
         let table = Table::default().next(&table, &Limits::default(), 1).unwrap();
         let cases = [
@@ -134,6 +141,17 @@ mod tests {
             (None, "/v2/models", "no path /v2/models"),
             (None, "/healthz", "no path /healthz"),
             (None, "/v2/repository/index", "no path /v2/repository/index"),
+            (None, "/v1/models/My%20Model:predict", "My Model 0"),
+            (None, "/v1/models/My%20Model/versions/3:predict", "My Model 0"),
+            (None, "/v1/models/my%20model:predict", "unknown my model"),
+            (None, "/v2/models/%E6%A8%A1%E5%9E%8B/infer", "My Model 0"),
+            (None, "/v2/models/%e6%a8%a1%E5%9E%8B/infer", "My Model 0"),
+            (None, "/v2/models/d%69gits/infer", "digits 0"),
+            (None, "/v2/models/digits%2Finfer", "unknown digits/infer"),
+            (None, "/v1/models/digits%3Apredict", "unknown digits:predict"),
+            (None, "/v2/models/%FF/infer", "unknown %FF"),
+            (None, "/My%20Model/v1/models/x", "My Model 11"),
+            (None, "/My+Model/x", "unknown My+Model"),
             (None, "/digits", "digits 7"),
             (None, "/digits/v1/models/digits:predict", "digits 7"),
             (None, "/v1/other", "v1 3"),

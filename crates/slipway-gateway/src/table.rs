@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use slipway_types::model::valid_model_name;
+use slipway_types::name;
 use slipway_types::service::{Address, ReplicaId, RoutingTable};
 
 use crate::config::Limits;
@@ -90,10 +90,8 @@ impl Table {
             self.backends().map(|backend| ((&backend.id, &backend.address), backend)).collect();
         let mut table = Self { generation: new.generation, ..Self::default() };
         for route in &new.services {
-            for name in [&route.service, &route.model] {
-                if !valid_model_name(name) {
-                    return Err(TableError::BadName(name.clone()));
-                }
+            if let Some(bad) = [&route.service, &route.model].into_iter().find(|text| !name::is_valid(text)) {
+                return Err(TableError::BadName(bad.clone()));
             }
             let mut backends = Vec::with_capacity(route.backends.len());
             for backend in &route.backends {

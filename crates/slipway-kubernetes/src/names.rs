@@ -87,6 +87,22 @@ pub fn derived(owner: &str, original: &str, role: &str, content: &[u8]) -> Resul
     with_suffix(readable, &format!("-{role}-{}", short_hash(&hashed)))
 }
 
+/// The name of the objects of something called `original` that belongs to one daemon, `owner`, where another's may be called
+/// the same: as [`map`] gives it, with eight digits of a hash of both in any case.
+///
+/// ```
+/// use slipway_kubernetes::names::owned;
+/// let name = owned("0a1b2c3d", "digits-7").unwrap();
+/// assert!(name.starts_with("digits-7-") && name.len() == 17);
+/// assert_ne!(name, owned("4e5f6071", "digits-7").unwrap());
+/// ```
+pub fn owned(owner: &str, original: &str) -> Result<String, NameError> {
+    // Refuses what cannot be mapped.
+    map(original)?;
+    let hash = short_hash(format!("{owner}\0{original}").as_bytes());
+    Ok(format!("{}-{hash}", readable(original)))
+}
+
 /// The first eight hexadecimal digits of a SHA-256.
 pub fn short_hash(bytes: &[u8]) -> String {
     let mut text = hash(bytes);
@@ -176,6 +192,21 @@ mod tests {
         let again = map(&mapped).unwrap();
         assert_ne!(mapped, again);
         assert!(again.starts_with(&format!("{mapped}-")));
+    }
+
+    #[test]
+    fn owners_names_are_apart() {
+        let long = "Z".repeat(300);
+        let mut seen = std::collections::HashSet::new();
+        for name in ["digits-7", "digits_7", "Digits 7", "模型-7", &long] {
+            assert!(seen.insert(map(name).unwrap()), "{name}");
+            for owner in ["0a1b2c3d", "4e5f6071"] {
+                let owned = owned(owner, name).unwrap();
+                assert!(dns_1035_label(&owned).is_ok() && owned.len() <= MAX_MAPPED, "{owned}");
+                assert!(seen.insert(owned), "{owner} {name}");
+            }
+        }
+        assert_eq!(owned("a", ""), Err(NameError::Empty));
     }
 
     #[test]

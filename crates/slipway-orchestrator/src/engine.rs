@@ -48,6 +48,12 @@ pub trait Engine: Send + Sync {
     /// and waits for nothing. The next pass tries, and tells anew whether it fails.
     fn try_again(&self, service: &str);
 
+    /// As [`Engine::try_again`], and where others own parts of what the service consists of, the next pass makes these
+    /// the engine's own, once. An engine that shares nothing has nothing to take over.
+    fn take_over(&self, service: &str) {
+        self.try_again(service);
+    }
+
     /// Looks at everything and does nothing: what [`Pass::replicas`] would be now.
     fn observe(&self) -> Result<Vec<ObservedReplica>, EngineError>;
 

@@ -6,7 +6,8 @@
 //! In a pod it is the only program that is sure to be there, so it does more: `slipway-runner copy SOURCE TARGET` fills a
 //! volume from an image, `slipway-runner wait SECONDS` lets time pass before a container ends, `slipway-runner output
 //! CHECKPOINTS MODEL` makes the folders that a training run writes to, and `slipway-runner archive FOLDER [NAME…]` writes
-//! what is in a folder to standard output, as a tar.
+//! what is in a folder to standard output, as a tar. `slipway-runner mpi COMMAND…` is one rank of a gang of MPI, and
+//! `slipway-runner mpi-shell [OPTION…] HOST WORD…` what its `mpirun` takes for a remote shell.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ mod archive;
 mod config;
 mod copy;
 mod listen;
+mod mpi;
 mod output;
 mod python;
 mod reap;
@@ -47,11 +49,15 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    if let Some(code) = of_gang() {
+        return code;
+    }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).take(MAX_WORDS + 1).collect();
     let Some(task) = Task::read(&arguments) else {
         tracing::error!(
             "usage: slipway-runner [CONFIG], slipway-runner copy SOURCE TARGET, slipway-runner wait SECONDS, \
-             slipway-runner output CHECKPOINTS MODEL, or slipway-runner archive FOLDER [NAME…]"
+             slipway-runner output CHECKPOINTS MODEL, slipway-runner archive FOLDER [NAME…], slipway-runner mpi COMMAND…, \
+             or slipway-runner mpi-shell HOST WORD…"
         );
         return ExitCode::from(2);
     };
@@ -70,17 +76,39 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut message = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                message = format!("{message}: {cause}");
-                source = cause.source();
-            }
-            tracing::error!("{message}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&*error),
     }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    tracing::error!("{message}");
+    ExitCode::FAILURE
+}
+
+/// What gangs of MPI need of it: their command lines have any length, and their exit codes are those of others.
+fn of_gang() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let word = arguments.next()?;
+    let rest: Vec<OsString> = match word.to_str() {
+        Some("mpi" | "mpi-shell") => arguments.collect(),
+        _ => return None,
+    };
+    if rest.is_empty() {
+        return None;
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Some(failed(&error)),
+    };
+    let code = runtime
+        .block_on(async { if word == "mpi" { mpi::rank(&rest).await } else { mpi::shell(&rest).await } });
+    Some(code.map_or_else(|error| failed(&error), ExitCode::from))
 }
 
 /// What the command line asks for.
@@ -113,7 +141,13 @@ impl Task {
                 let folder = Some(folder).filter(|folder| !folder.is_empty())?;
                 Some(Self::Archive { folder: folder.into(), names: names.to_vec() })
             }
-            [word] if ["copy", "wait", "output", "archive"].iter().any(|own| word == own) => None,
+            [word]
+                if ["copy", "wait", "output", "archive", "mpi", "mpi-shell"]
+                    .iter()
+                    .any(|own| word == own) =>
+            {
+                None
+            }
             [config] if !config.is_empty() => Some(Self::Serve(config.into())),
             _ => None,
         }

@@ -12,6 +12,7 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
+use slipway_types::name::decoded;
 
 use crate::metrics::{self, Metrics, Protocol};
 use crate::model::{Model, Readiness};
@@ -201,7 +202,8 @@ impl Frontend {
 
     fn find(&self, target: ModelRoute<'_>, protocol: Protocol) -> Result<&Model, ProtocolError> {
         let ModelRoute { name, selector } = target;
-        let is_named = |m: &&Model| m.options().name == name || m.options().alias == name;
+        let name = decoded(name);
+        let is_named = |m: &&Model| m.options().name == *name || m.options().alias == *name;
         let Some(model) = self.0.models.iter().find(is_named) else {
             let known: Vec<_> = self.0.models.iter().map(|m| format!("\"{}\"", m.options().name)).collect();
             // Clients of TensorFlow Serving look for the word.
@@ -211,7 +213,7 @@ impl Frontend {
                 "there is no model"
             };
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(ProtocolError::not_found(format!("{what} \"{}\"; there is {known}", cut(name))));
+            return Err(ProtocolError::not_found(format!("{what} \"{}\"; there is {known}", cut(&name))));
         };
         let options = model.options();
         match selector {

@@ -68,6 +68,10 @@ impl fmt::Display for ContainerId {
     }
 }
 
+/// What a container's name may be, for error messages.
+pub const NAME_RULE: &str =
+    "expected 1 to 128 of the characters A-Z a-z 0-9 _ . -, starting with a letter or a digit";
+
 /// Whether a text may name a container: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most 128 characters.
 pub fn valid_name(name: &str) -> bool {
     let mut bytes = name.bytes();

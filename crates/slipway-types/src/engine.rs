@@ -40,6 +40,20 @@ pub struct ClusterSpec {
     pub storage_class: Option<String>,
 }
 
+/// What is to be known of a cluster to write what a service becomes there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    /// As a user chose it.
+    pub cluster: ClusterSpec,
+    /// Its namespace.
+    pub namespace: String,
+    /// How the service is reached, where a user said so.
+    #[serde(default)]
+    pub exposure: Option<Exposure>,
+    /// What the cluster can, in the notation of the crate that renders for it.
+    pub capabilities: serde_json::Value,
+}
+
 /// Body of `PUT /v1/engines`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

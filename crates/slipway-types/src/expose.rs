@@ -79,4 +79,7 @@ pub struct ExposeRequest {
     /// The port, where one was named.
     #[serde(default)]
     pub port: Option<u16>,
+    /// Takes over what others own of its objects.
+    #[serde(default)]
+    pub take_over: bool,
 }

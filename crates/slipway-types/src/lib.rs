@@ -13,6 +13,7 @@ pub mod event;
 pub mod expose;
 pub mod image;
 pub mod model;
+pub mod name;
 pub mod preview;
 pub mod project;
 pub mod publish;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::name;
 
 /// What a model folder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,25 +194,21 @@ impl std::str::FromStr for ModelRef {
                     version.parse().map_err(|_| format!("`{version}` is too large for a version"))?;
                 (model, ModelSelector::Version(version))
             }
-            Some((model, alias)) if valid_model_name(alias) => {
-                (model, ModelSelector::Alias(alias.to_owned()))
-            }
+            Some((model, alias)) if valid_alias(alias) => (model, ModelSelector::Alias(alias.to_owned())),
             Some((_, alias)) => return Err(format!("`{alias}` is neither a version number nor an alias")),
         };
-        if !valid_model_name(model) {
-            return Err(format!("`{model}` is not a model name: {MODEL_NAME_RULE}"));
+        if !name::is_valid(model) {
+            return Err(format!("`{model}` is not a model name: {}", name::RULE));
         }
         Ok(Self { model: model.to_owned(), selector })
     }
 }
 
-/// What a model, project or service name looks like, for error messages.
-pub const MODEL_NAME_RULE: &str =
-    "expected 1 to 128 of the characters A-Z a-z 0-9 _ . -, starting with a letter or a digit";
-
-/// Whether a text may name a model, a project or a service. Such a name is safe as a path component.
-pub fn valid_model_name(name: &str) -> bool {
-    crate::container::valid_name(name)
+/// Whether a text may be an alias of a version: a name as containers have it, so that it is itself in a URL, but no number
+/// and not `latest`.
+pub fn valid_alias(alias: &str) -> bool {
+    let number = alias.bytes().all(|b| b.is_ascii_digit());
+    crate::container::valid_name(alias) && !number && alias != "latest"
 }
 
 #[cfg(test)]
@@ -224,7 +221,9 @@ mod tests {
         assert_eq!(read("digits"), Ok(ModelSelector::Latest));
         assert_eq!(read("digits@12"), Ok(ModelSelector::Version(12)));
         assert_eq!(read("digits@champion"), Ok(ModelSelector::Alias("champion".into())));
-        for bad in ["", "@1", "a@", "../x", "a@b@c", "a@99999999999999999999999"] {
+        let spaced = "My Model@3".parse::<ModelRef>().unwrap();
+        assert_eq!((spaced.model.as_str(), spaced.selector), ("My Model", ModelSelector::Version(3)));
+        for bad in ["", "@1", "a@", "../x", "a@b@c", "a@99999999999999999999999", "a/b@1", "m:predict"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -76,6 +76,12 @@ pub struct TrainSection {
     pub retries: u32,
     /// Room for checkpoints and the model where an engine must be told, such as `10g`.
     pub storage: Option<String>,
+    /// What of a cluster starts all ranks together: `auto`, `none`, `jobset`, `kueue`, `volcano` or `podgroup`.
+    pub gang: crate::run::GangBy,
+    /// Queue of Kueue or Volcano.
+    pub queue: Option<String>,
+    /// Names of environment variables whose values are taken from whoever trains, and are secret.
+    pub secrets: Vec<String>,
 }
 
 impl Default for TrainSection {
@@ -93,6 +99,9 @@ impl Default for TrainSection {
             launcher: gang.launcher,
             retries: gang.retries,
             storage: None,
+            gang: gang.by,
+            queue: None,
+            secrets: Vec::new(),
         }
     }
 }

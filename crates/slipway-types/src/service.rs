@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +161,9 @@ pub struct ServiceStatus {
     /// Why the declared revision does not come up, once that is plain; an older one goes on serving if there is one.
     #[serde(default)]
     pub failing: Option<String>,
+    /// Its engine has not looked at it since a user asked for it.
+    #[serde(default)]
+    pub unseen: bool,
     /// Engine that it is declared to run on.
     #[serde(default)]
     pub engine: String,
@@ -174,11 +178,31 @@ impl ServiceStatus {
         self.replicas.iter().filter(|r| r.revision == self.revision && r.state == ReplicaState::Ready).count()
     }
 
+    /// Whether as many replicas of the declared revision are ready as are declared.
+    pub fn is_ready(&self) -> bool {
+        self.ready() >= self.spec.replicas as usize
+    }
+
     /// How many replicas of an older revision serve, and which one; `None` when none does.
     pub fn older(&self) -> Option<(usize, u64)> {
         let older = self.replicas.iter().filter(|r| r.revision != self.revision);
         let older: Vec<u64> = older.filter(|r| r.state == ReplicaState::Ready).map(|r| r.revision).collect();
         older.last().map(|revision| (older.len(), *revision))
+    }
+
+    /// How long an address is waited for once all replicas are ready: a cluster that gives any does so soon, or nobody knows
+    /// when.
+    pub const ADDRESS_WAIT: Duration = Duration::from_secs(10);
+
+    /// Whether every declared replica is ready, and none of another revision is left.
+    pub fn settled(&self) -> bool {
+        let settled = self.replicas.iter().all(|replica| replica.revision == self.revision);
+        settled && self.ready() >= self.spec.replicas as usize
+    }
+
+    /// Why it answers nowhere, where all that runs is as declared and only an address is missing.
+    pub fn lacks_address(&self) -> Option<&str> {
+        self.pending.as_deref().filter(|_| self.settled())
     }
 
     /// How far it is, in one line.
@@ -187,6 +211,9 @@ impl ServiceStatus {
         let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
         let count = format!("{} of {} replicas are ready", self.ready(), self.spec.replicas);
         let reason = reason.or(self.pending.as_deref());
+        if let Some(trouble) = &self.trouble {
+            return format!("{count}: the engine `{}` cannot be asked: {trouble}", self.engine);
+        }
         match reason.and_then(|reason| reason.lines().next()) {
             Some(reason) => format!("{count}: {reason}"),
             None => count,
@@ -197,7 +224,11 @@ impl ServiceStatus {
     pub fn failure(&self) -> Option<ApiError> {
         let reason = self.failing.as_ref()?;
         let (name, content) = (&self.spec.name, self.spec.content());
-        let message = format!("replicas of `{name}` with {content} do not get ready");
+        let message = if self.is_ready() {
+            format!("`{name}` with {content} is not as declared")
+        } else {
+            format!("replicas of `{name}` with {content} do not get ready")
+        };
         let mut error = ApiError::new(ErrorCode::Failed, message);
         error.causes.push(reason.clone());
         let serving = self.older().map_or(String::new(), |(count, revision)| {
@@ -387,6 +418,7 @@ mod tests {
             pending: None,
             reachable: None,
             failing: None,
+            unseen: false,
             engine: "native".into(),
             trouble: None,
         };
@@ -396,6 +428,13 @@ mod tests {
         assert_eq!(status.progress(), "1 of 2 replicas are ready: TypeError: no", "the replicas come first");
         status.replicas[2].reason = None;
         assert_eq!(status.progress(), "1 of 2 replicas are ready: there is no load balancer yet");
+        assert_eq!(status.lacks_address(), None, "a replica is to come");
+        let mut all_ready = status.clone();
+        all_ready.replicas.remove(0);
+        all_ready.replicas[1].state = ReplicaState::Ready;
+        assert_eq!(all_ready.lacks_address(), Some("there is no load balancer yet"));
+        all_ready.pending = None;
+        assert_eq!((all_ready.settled(), all_ready.lacks_address()), (true, None));
         status.replicas[2].reason = Some("TypeError: no\n  File x".into());
         status.replicas[0].state = ReplicaState::Ready;
         status.failing = Some("TypeError: no\n  File x".into());
@@ -403,6 +442,10 @@ mod tests {
         assert_eq!(failure.message, "replicas of `s` with m@2 do not get ready");
         assert_eq!(failure.causes, ["TypeError: no\n  File x"]);
         assert!(failure.hint.unwrap().starts_with("revision 3 goes on serving (1 ready); "));
+        status.spec.replicas = 1;
+        assert_eq!(status.failure().unwrap().message, "`s` with m@2 is not as declared");
+        status.trouble = Some("no".into());
+        assert_eq!(status.progress(), "1 of 1 replicas are ready: the engine `native` cannot be asked: no");
     }
 
     #[test]

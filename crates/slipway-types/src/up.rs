@@ -20,6 +20,8 @@ pub struct UpRequest {
     pub serve: ServiceSpec,
     /// Trains again though nothing changed.
     pub retrain: bool,
+    /// Takes over what others own of the service's objects in a cluster.
+    pub take_over: bool,
 }
 
 /// One line of the progress of `up`, as newline-delimited JSON.
@@ -64,6 +66,6 @@ pub struct UpOutcome {
     pub service: String,
     /// Ready replicas.
     pub ready: u32,
-    /// Address of the gateway.
+    /// Address of the gateway; empty where a cluster has not given the service one yet.
     pub url: String,
 }

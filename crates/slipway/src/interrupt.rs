@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use slipway_types::name::argument;
 use slipway_types::{ApiError, ErrorCode};
 
 use crate::client::Client;
@@ -79,7 +80,9 @@ impl Interrupts {
             (true, None) => self.0.printer.note("the run is cancelled as soon as it starts"),
             (false, run) => {
                 if let Some(run) = run {
-                    self.0.printer.note(format!("left: `slipway runs {run}` shows what becomes of it"));
+                    self.0
+                        .printer
+                        .note(format!("left: `slipway runs {}` shows what becomes of it", argument(&run)));
                 }
                 // Ends this process by the signal, as if it had not been caught.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);

@@ -8,6 +8,7 @@ mod daemon;
 mod env_vars;
 mod failure;
 mod interrupt;
+mod mapped;
 mod owned_folder;
 mod printer;
 mod progress;

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 use slipway_types::ApiError;
+use unicode_width::UnicodeWidthStr;
 
 use crate::env_vars;
 
@@ -81,23 +82,8 @@ impl Printer {
 
     /// Aligned columns under a heading.
     pub fn table(&self, headings: &[&str], rows: &[Vec<String>]) {
-        let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
-        for row in rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let write = |cells: &mut dyn Iterator<Item = &str>| {
-            let mut line = String::new();
-            for (cell, width) in cells.zip(&widths) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 3));
-            }
-            self.line(line.trim_end());
-        };
-        write(&mut headings.iter().copied());
-        for row in rows {
-            write(&mut row.iter().map(String::as_str));
+        for line in aligned(headings, rows) {
+            self.line(line);
         }
     }
 
@@ -123,6 +109,30 @@ impl Printer {
     }
 }
 
+/// A heading and rows in columns as wide as a terminal shows their widest cells.
+fn aligned(headings: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let lines = || {
+        let rows = rows.iter().map(|row| row.iter().map(String::as_str).collect());
+        std::iter::once(headings.to_vec()).chain(rows)
+    };
+    let mut widths = vec![0; headings.len()];
+    for line in lines() {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.width().max(*width);
+        }
+    }
+    let padded = |line: Vec<&str>| {
+        let mut text = String::new();
+        for (cell, width) in line.into_iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width - cell.width() + 3));
+        }
+        text.truncate(text.trim_end().len());
+        text
+    };
+    lines().map(padded).collect()
+}
+
 /// How long ago a moment was, in its largest whole unit.
 pub fn age(moment: jiff::Timestamp, now: jiff::Timestamp) -> String {
     let seconds = now.duration_since(moment).as_secs().max(0);
@@ -138,6 +148,14 @@ pub fn age(moment: jiff::Timestamp, now: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_align_as_a_terminal_shows_them() {
+        let rows = [["模型 v2", "1/1"], ["My Model", "2/2"], ["e\u{301}", "0/1"]]
+            .map(|row| row.map(String::from).to_vec());
+        let lines = aligned(&["SERVICE", "READY"], &rows);
+        assert_eq!(lines, ["SERVICE    READY", "模型 v2    1/1", "My Model   2/2", "e\u{301}          0/1"]);
+    }
 
     #[test]
     fn ages_use_their_largest_unit() {

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
 use slipway_types::container::Limits;
-use slipway_types::model::{MODEL_NAME_RULE, valid_model_name};
+use slipway_types::name;
 use slipway_types::project::Project;
 use slipway_types::run::Gang;
 use slipway_types::service::Batch;
 use slipway_types::size::parse_bytes;
 
 use crate::failure::{self, Failure};
+use crate::mapped;
 use crate::settings::toml_failure;
 
 /// Name of the project file.
@@ -41,8 +41,8 @@ impl LoadedProject {
         let project: Project = toml::from_str(&text).map_err(|e| toml_failure(&path, &text, &e))?;
         let wrong =
             |key: &str, reason: String| Failure::usage(format!("{}: `{key}`: {reason}", path.display()));
-        if !valid_model_name(&project.name) {
-            return Err(wrong("name", format!("`{}` cannot be used: {MODEL_NAME_RULE}", project.name)));
+        if !name::is_valid(&project.name) {
+            return Err(wrong("name", format!("`{}` cannot be used: {}", project.name, name::RULE)));
         }
         if project.train.command.is_empty() {
             return Err(wrong("train.command", "it is empty; name a program".to_owned()));
@@ -66,9 +66,9 @@ impl LoadedProject {
         Ok(loaded)
     }
 
-    /// The image name of the project: `slipway/<name>`, see [`repository`].
+    /// The image name of the project: `slipway/<name>`, see [`mapped::repository`].
     pub fn image_name(&self) -> String {
-        format!("slipway/{}:latest", repository(&self.project.name))
+        format!("slipway/{}:latest", mapped::repository(&self.project.name))
     }
 
     /// Limits of training containers.
@@ -88,6 +88,8 @@ impl LoadedProject {
             launcher: train.launcher,
             retries: train.retries,
             storage: storage.unwrap_or(Gang::default().storage),
+            by: train.gang,
+            queue: train.queue.clone(),
         };
         gang.fault().map_or(Ok(gang), Err)
     }
@@ -113,23 +115,6 @@ impl LoadedProject {
         let text = self.project.serve.max_body.as_deref();
         text.map(parse_bytes).transpose().map_err(|e| ("serve.max_body", e.to_string()))
     }
-}
-
-/// The part of a repository name that a project's name becomes. Repositories know lower case and little punctuation:
-/// a name that has to change for that gets a hash of what it was, so that no two names share a repository.
-fn repository(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let mapped: String = name.chars().map(plain).collect();
-    let mapped = mapped.trim_end_matches('-');
-    let looks_hashed = name.rsplit_once('-').is_some_and(|(_, end)| {
-        end.len() == 8 && end.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    });
-    if mapped == name && !looks_hashed {
-        return name.to_owned();
-    }
-    let hash = Sha256::digest(name.as_bytes());
-    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{mapped}-{hash}")
 }
 
 /// The limits that a memory size and a CPU count mean.
@@ -180,49 +165,35 @@ mod tests {
     #[test]
     fn the_smallest_project_has_defaults() {
         let loaded = load("name = \"My_Model\"").unwrap();
-        assert_eq!(loaded.image_name(), "slipway/my-model-d427b692:latest");
+        assert_eq!(loaded.image_name(), "slipway/my-model-d427b69212f041d5:latest");
         assert_eq!(loaded.project.train.command, ["python", "train.py"]);
         assert_eq!(loaded.batch().unwrap().max_delay_us, 0);
         assert_eq!(loaded.gang().unwrap(), Gang::default());
     }
 
     #[test]
-    fn no_two_projects_share_an_image() {
-        let longest = "x".repeat(127);
-        let names = [
-            "digits",
-            "Digits",
-            "my-model",
-            "my_model",
-            "my.model",
-            "My-Model",
-            "a",
-            "a-",
-            "a--",
-            "a-_",
-            "a.b",
-            "my-model-d427b692",
-        ];
-        let mut seen = std::collections::BTreeSet::new();
-        for name in names.map(str::to_owned).into_iter().chain([format!("{longest}_"), format!("{longest}.")])
-        {
-            let image = load(&format!("name = \"{name}\"")).unwrap().image_name();
-            let reference: slipway_types::Reference = image.parse().unwrap();
-            assert!(seen.insert(reference.to_string()), "{name}: {image}");
+    fn a_project_has_any_name() {
+        let longest = "模".repeat(200);
+        for name in ["My Model", "模型", "a, b?", "it's", &longest] {
+            let loaded = load(&format!("name = \"{name}\"")).unwrap();
+            assert!(loaded.image_name().parse::<slipway_types::Reference>().is_ok(), "{name}");
         }
-        for unchanged in ["digits", "my-model", "a"] {
-            assert_eq!(repository(unchanged), unchanged);
+        for name in ["a/b", "a:b", "a@b", " a", "", "..", "-a", &format!("{longest}x")] {
+            let message = load(&format!("name = \"{name}\"")).unwrap_err();
+            assert!(message.contains("`name`") && message.contains("1 to 200 characters"), "{message}");
         }
     }
 
     #[test]
     fn mistakes_name_their_key_or_line() {
         for (text, expected) in [
-            ("name = \"a b\"", "`name`"),
+            ("name = \"a/b\"", "`name`"),
             ("name = \"a\"\n[train]\ncommand = []", "`train.command`"),
             ("name = \"a\"\n[train]\nmemory = \"lots\"", "`train.memory`"),
             ("name = \"a\"\n[train]\nranks = 0", "`train.ranks`"),
             ("name = \"a\"\n[train]\nstorage = \"1k\"", "`train.storage`"),
+            ("name = \"a\"\n[train]\ngang = \"slurm\"", "slipway.toml:3"),
+            ("name = \"a\"\n[train]\ngang = \"jobset\"\nqueue = \"q\"", "`train.queue`"),
             ("name = \"a\"\n[train]\nlauncher = \"slurm\"", "slipway.toml:3"),
             ("name = \"a\"\n[serve]\ncpus = -1.0", "`serve.cpus`"),
             ("name = \"a\"\n[serve.batch]\nmax_delay = \"soon\"", "`serve.batch.max_delay`"),

@@ -1,6 +1,6 @@
 //! Query strings of API paths.
 
-use std::fmt::Write;
+pub use slipway_types::name::segment;
 
 /// A path with a query of these pairs, percent-encoded.
 pub fn path(base: &str, pairs: &[(&str, &str)]) -> String {
@@ -10,19 +10,6 @@ pub fn path(base: &str, pairs: &[(&str, &str)]) -> String {
         text.push_str(key);
         text.push('=');
         text.push_str(&segment(value));
-    }
-    text
-}
-
-/// A value as one segment of a path or a query, percent-encoded.
-pub fn segment(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}");
-        }
     }
     text
 }

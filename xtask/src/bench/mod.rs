@@ -3,6 +3,7 @@
 mod docker;
 mod error;
 mod image;
+mod kubernetes;
 mod machine;
 mod packages;
 mod process;
@@ -41,6 +42,8 @@ enum Benchmark {
     Rebuild(rebuild::Args),
     /// Requests per second for a small ONNX model: beside mosec, LitServe and MLServer
     Serve(serve::Args),
+    /// A thousand services and a gang of a thousand ranks on nodes that kwok plays: beside kubectl
+    Kubernetes(kubernetes::Args),
 }
 
 /// What all benchmarks take.
@@ -79,6 +82,7 @@ fn measure(args: &Args) -> Result<(), Error> {
         Benchmark::Run(_) => "run",
         Benchmark::Rebuild(_) => "rebuild",
         Benchmark::Serve(_) => "serve",
+        Benchmark::Kubernetes(_) => "kubernetes",
     };
     let programs = match &args.common.programs {
         Some(folder) => Programs::in_folder(folder)?,
@@ -93,6 +97,7 @@ fn measure(args: &Args) -> Result<(), Error> {
         Benchmark::Run(args) => start::measure(&mut bench, args)?,
         Benchmark::Rebuild(args) => rebuild::measure(&mut bench, args)?,
         Benchmark::Serve(args) => serve::measure(&mut bench, args)?,
+        Benchmark::Kubernetes(args) => kubernetes::measure(&mut bench, args)?,
     }
     bench.report.notes.extend(busy_note("After the end")?);
     bench.report.publish(args.common.json.as_deref())

@@ -62,11 +62,22 @@ pub struct Slipway {
 impl Slipway {
     /// Starts a daemon with its state in `root`.
     pub fn start(programs: &Programs, scratch: &Path, root: &Path) -> Result<Self, Error> {
+        Self::start_logging(programs, scratch, root, None)
+    }
+
+    /// The same, with a filter of its log.
+    pub fn start_logging(
+        programs: &Programs,
+        scratch: &Path,
+        root: &Path,
+        filter: Option<&str>,
+    ) -> Result<Self, Error> {
         let gateway = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let settings = scratch.join("settings.toml");
         std::fs::write(&settings, format!("[gateway]\nlisten = \"{gateway}\"\n"))
             .map_err(Error::io("write", &settings))?;
         let mut command = base_command(&programs.slipway(), root, &settings);
+        command.envs(filter.map(|filter| ("SLIPWAY_LOG", filter)));
         let daemon = Running::start(command.arg("daemon"), &scratch.join("slipway-daemon.log"))?;
         let slipway = Self { daemon, program: programs.slipway(), root: root.to_owned(), settings, gateway };
         wait_until(Some(&slipway.daemon), "slipway daemon", QUICK, || {

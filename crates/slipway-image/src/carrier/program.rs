@@ -54,6 +54,11 @@ impl Program {
         Self::of("/proc/self/exe".into(), at, &text)
     }
 
+    /// Where each file is in the image, and on this host.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.files.iter().map(|(at, path)| (at.as_str(), path.as_path()))
+    }
+
     fn of(exe: PathBuf, at: &str, maps: &str) -> Result<Self, ProgramError> {
         let own = read(&exe)?;
         let mut this = Self { at: at.to_owned(), ..Self::default() };

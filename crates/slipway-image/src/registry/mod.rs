@@ -40,6 +40,7 @@ pub use self::error::{
     LoginError, NetworkCause, PullError, PushError, RegistryAnswer, RegistryAnswers, RequestError,
 };
 pub(crate) use self::fetch::digest_of;
+use self::manifest::DOCKER_MANIFEST;
 pub use self::manifest::Descriptor;
 pub(crate) use self::manifest::{MAX_CONFIG, MAX_MANIFEST, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 pub use self::offline::manifest_of;
@@ -50,6 +51,7 @@ pub(crate) use self::http::{TlsFault, tls_fault};
 use self::pull::Pull;
 use self::push::Push;
 use self::shared::Shared;
+use self::upload::Uploader;
 use crate::carrier::Carrier;
 use crate::store::Store;
 
@@ -136,6 +138,18 @@ impl Registry {
         progress: Progress,
     ) -> Result<bool, PushError> {
         carry::push(&self.shared, carrier, reference, progress).await
+    }
+
+    /// Whether the registry has the image that a reference names by digest. One that does not say so has not.
+    ///
+    /// # Errors
+    /// The registry cannot be asked.
+    pub async fn has(&self, reference: &Reference) -> Result<bool, PushError> {
+        let Some(digest) = reference.digest() else { return Ok(false) };
+        let failed = |e| PushError::Request { reference: reference.to_string(), source: Box::new(e) };
+        let uploader = Uploader::open(&self.shared, reference, Arc::new(|_| ())).await.map_err(failed)?;
+        let types = format!("{OCI_MANIFEST}, {DOCKER_MANIFEST}");
+        uploader.has_manifest(digest, &types, digest.as_str()).await.map_err(failed)
     }
 
     /// Brings a model artifact into the store; returns the manifest's digest. Nothing keeps it there but a lease that the

@@ -53,6 +53,20 @@ impl Store {
             rows.collect::<rusqlite::Result<_>>().during("list the pins")
         })
     }
+
+    /// Names of the pins of a kind that begin with `prefix`, sorted. The others are not looked through.
+    pub fn pins_below(&self, kind: &str, prefix: &str) -> Result<Vec<String>> {
+        self.inner.index.read(|index| {
+            let mut statement = index
+                .prepare_cached(
+                    "SELECT name FROM pins WHERE kind = ?1 AND name >= ?2 AND name < ?2 || char(0x10FFFF)
+                     ORDER BY name",
+                )
+                .during("list the pins")?;
+            let rows = statement.query_map([kind, prefix], |row| row.get(0)).during("list the pins")?;
+            rows.collect::<rusqlite::Result<_>>().during("list the pins")
+        })
+    }
 }
 
 /// What pins an image itself, as `kind name`.

@@ -118,7 +118,7 @@ impl ApplyError {
         }
     }
 
-    pub(super) fn api(object: &Object, source: ApiError) -> Self {
+    pub(crate) fn api(object: &Object, source: ApiError) -> Self {
         let (kind, name) = (object.kind().to_owned(), object.name().to_owned());
         let conflicts: Vec<Conflict> = source
             .refusal()
@@ -146,6 +146,16 @@ impl ApplyError {
             Self::Ending { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether the server refuses it for who asks or for where it is, which changes without anything of ours.
+    pub fn is_refusal(&self) -> bool {
+        let source = match self {
+            Self::Api { source, .. } | Self::Inventory { source, .. } => source,
+            Self::Discover(DiscoverError::Api(source)) => source,
+            _ => return false,
+        };
+        matches!(source.code(), Some(401 | 403 | 404))
     }
 
     /// Whether the API server cannot be reached at all.

@@ -52,10 +52,12 @@ impl Inventory {
         self.set.adopt(objects);
         let wanted: BTreeSet<(String, String)> = objects.iter().map(|o| kind(&o.key())).collect();
         let mut known = self.kinds.lock().await;
-        if known.as_ref().is_some_and(|known| wanted.is_subset(known)) {
+        // It may have gone with its namespace, so what was known is not believed.
+        let mut all = self.recorded().await?;
+        if wanted.is_subset(&all) {
+            *known = Some(all);
             return Ok(());
         }
-        let mut all = self.recorded().await?;
         all.extend(wanted);
         self.write(&all).await?;
         *known = Some(all);

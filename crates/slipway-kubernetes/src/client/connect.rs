@@ -288,6 +288,8 @@ fn in_cluster(pod: &InCluster) -> Result<Config, ConnectError> {
     config.default_namespace = read(&pod.account.join("namespace"))?.trim().to_owned();
     // Both are read again while the client lives: the kubelet renews them.
     config.root_cert_file = Some(certificate);
+    // Only the file is believed. Without a list, `kube` first loads this system's authorities, which a pod may not have.
+    config.root_cert = Some(Vec::new());
     config.auth_info.token_file = Some(token.to_string_lossy().into_owned());
     Ok(config)
 }

@@ -236,6 +236,20 @@ impl Cluster {
         self.request(Method::PATCH, &query, Accept::Whole, Some(("application/apply-patch+yaml", body))).await
     }
 
+    /// Whether this user may do something with a kind in the chosen namespace.
+    pub async fn may(&self, verb: &str, group: &str, plural: &str) -> Result<bool, ApiError> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {
+                "namespace": self.namespace(), "verb": verb, "group": group, "resource": plural,
+            }},
+        });
+        let body = Some(("application/json", Bytes::from(review.to_string())));
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let answer = self.request(Method::POST, path, Accept::Whole, body).await?;
+        Ok(answer["status"]["allowed"] == true)
+    }
+
     /// Deletes an object if it still is the one with this UID. `false`: it is gone, or another has its name.
     pub async fn delete(
         &self,

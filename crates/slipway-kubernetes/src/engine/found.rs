@@ -89,9 +89,10 @@ impl<'a> Found<'a> {
     }
 
     /// It could not be applied.
-    pub(super) fn failed(&self, state: &State) -> ServiceReport {
+    pub(super) fn failed(&self, context: &Context<'_>, state: &State) -> ServiceReport {
+        let hopeless = state.refused.is_some_and(|at| at <= context.now);
         match state.error.clone() {
-            Some(why) if !state.transient => self.refused(state, why),
+            Some(why) if hopeless => self.refused(state, why),
             why => self.waiting(state, why),
         }
     }

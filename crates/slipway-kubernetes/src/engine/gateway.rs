@@ -46,7 +46,7 @@ pub(super) async fn gateway(context: &Context<'_>, state: &mut State) -> Outcome
     let hash = names::hash(&serde_json::to_vec(&(&spec, context.caps)).unwrap_or_default());
     match send::if_needed(context, hash, state, || render_gateway(&spec, context.caps)).await {
         Ok(Sent::There) => state.address = place(context, &spec),
-        Ok(Sent::Waits) => outcome.wake_at = state.retry_at,
+        Ok(Sent::Waits) => outcome.wake(state.retry_at.unwrap_or(context.now)),
         Err(error) => {
             outcome.wake(state.back_off(context));
             outcome.notices.extend(context.failed(state, SUBJECT, REFUSED, &error));

@@ -22,7 +22,7 @@ mod stuck;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +72,9 @@ pub struct EngineOptions {
     pub retry_first: Duration,
     /// Longest such wait.
     pub retry_most: Duration,
+    /// Services that one pass applies at most; the others follow in the next. A pass tells nothing before its end, and a
+    /// thousand services take a minute.
+    pub applied_at_once: usize,
     /// Watches.
     pub watch: WatchOptions,
 }
@@ -85,6 +88,7 @@ impl EngineOptions {
             telling: Duration::from_secs(15),
             retry_first: Duration::from_secs(2),
             retry_most: Duration::from_secs(60),
+            applied_at_once: 64,
             watch: WatchOptions::default(),
         }
     }
@@ -106,8 +110,8 @@ pub struct KubernetesEngine {
     ready_once: Mutex<HashSet<String>>,
     /// What the last pass found. This and what follows is never held while anybody is asked.
     reports: Mutex<BTreeMap<String, ServiceReport>>,
-    /// Services that a user asked for again since the last pass.
-    again: Mutex<BTreeSet<String>>,
+    /// Services that a user asked for again since the last pass, and whether what others own is taken over.
+    again: Mutex<BTreeMap<String, bool>>,
 }
 
 /// Kinds that not every cluster has.
@@ -157,6 +161,9 @@ impl KubernetesEngine {
             more.push(
                 discovery.resource(&format!("resource.k8s.io/{version}"), "ResourceClaimTemplate").await?,
             );
+        }
+        if let Some(version) = &caps.jobset {
+            more.push(discovery.resource(&format!("jobset.x-k8s.io/{version}"), "JobSet").await?);
         }
         let watched = Optional { routes: caps.gateway_api.is_some(), claims: caps.dra.is_some() };
         let watcher = Watcher::start(&cluster, usual(&options.owner, &more), options.watch);
@@ -260,18 +267,23 @@ impl KubernetesEngine {
             known,
             now,
             unreachable: &AtomicBool::new(false),
+            turns: &AtomicUsize::new(self.options.applied_at_once),
             gateway_address: None,
         };
+        let again = std::mem::take(&mut *lock(&self.again));
+        for (service, take_over) in again {
+            let state = memory.states.entry(service.clone()).or_default();
+            self.publisher.try_again(&service, state.image_lost);
+            state.try_again();
+            state.take_over |= take_over;
+            memory.gateway.take_over |= take_over;
+        }
         let gateway = gateway::gateway(&context, &mut memory.gateway).await;
         context.gateway_address.clone_from(&memory.gateway.address);
         let mut outcomes = vec![gateway];
         let mut states = std::mem::take(&mut memory.states);
-        let again = std::mem::take(&mut *lock(&self.again));
         let steps = desired.iter().map(|one| {
-            let mut state = states.remove(one.service()).unwrap_or_default();
-            if again.contains(one.service()) {
-                state.try_again();
-            }
+            let state = states.remove(one.service()).unwrap_or_default();
             service::step(&context, one, state)
         });
         let done: Vec<_> = stream::iter(steps).buffered(PARALLEL).collect().await;
@@ -330,8 +342,14 @@ impl Engine for KubernetesEngine {
     }
 
     fn try_again(&self, service: &str) {
-        self.publisher.try_again(service);
-        lock(&self.again).insert(service.to_owned());
+        lock(&self.again).entry(service.to_owned()).or_default();
+        // Where it was reached before it was changed is no answer to whoever waits for the change.
+        lock(&self.reports).remove(service);
+    }
+
+    fn take_over(&self, service: &str) {
+        self.try_again(service);
+        lock(&self.again).insert(service.to_owned(), true);
     }
 
     fn observe(&self) -> Result<Vec<ObservedReplica>, EngineError> {

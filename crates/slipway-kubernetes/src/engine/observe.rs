@@ -161,7 +161,7 @@ pub(super) fn no_address(spec: &ServiceDeployment, live: Option<&Value>, events:
         (Exposure::LoadBalancer { .. }, Some(_)) => {
             let said = reason::newest_warning(events).map(|said| format!(" ({said})")).unwrap_or_default();
             format!(
-                "the cluster gave it no load balancer yet{said}: where nothing provides any it never will, and `--type NodePort` needs none"
+                "nothing in this cluster has given its Service of type LoadBalancer an address yet{said}; where no load balancers are provided, reach it with `--type NodePort` or `--ingress HOST`"
             )
         }
         (Exposure::NodePort { .. }, Some(_)) => "no node runs a pod of it yet".to_owned(),

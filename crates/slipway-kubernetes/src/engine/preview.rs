@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::Capabilities;
 use crate::apply::{Applier, ApplyError, ApplyOptions, Change, Difference, DryRun, Inventory};
 use crate::names::NAME_ANNOTATION;
 use crate::object::{Object, ObjectKey};
@@ -46,6 +47,11 @@ impl Previewer {
         Self { applier, inventory }
     }
 
+    /// What the cluster can.
+    pub async fn capabilities(&self) -> Result<Capabilities, ApplyError> {
+        Ok(self.applier.discovery().capabilities().await?)
+    }
+
     /// What would be applied.
     pub async fn render(&self, spec: &ServiceDeployment) -> Result<Rendered, ApplyError> {
         let namespace = self.applier.cluster().namespace();
@@ -53,7 +59,7 @@ impl Previewer {
             let reason = format!("`{}` is not the namespace of the engine", spec.namespace);
             return Err(RenderError::Contradiction { what: "namespace", reason }.into());
         }
-        let caps = self.applier.discovery().capabilities().await?;
+        let caps = self.capabilities().await?;
         let mut rendered = render_service(spec, &caps)?;
         self.inventory.set().adopt(&mut rendered.objects);
         Ok(rendered)

@@ -25,6 +25,7 @@ pub trait Publisher: Send + Sync {
     /// The gateway of the namespace, where there shall be one.
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError>;
 
-    /// A user asked for a service again: what failed before is tried at once.
-    fn try_again(&self, service: &str);
+    /// A user asked for a service again: what failed before is tried at once. `lost`: the cluster did not find what was
+    /// published of it, so that is published anew.
+    fn try_again(&self, service: &str, lost: bool);
 }

@@ -34,7 +34,10 @@ impl ServiceReport {
         match &self.address {
             Ok(address) => Endpoint::Url { url: address.url.clone(), reachable: self.answers },
             Err(NoAddress::NoPort) => Endpoint::Nowhere,
-            Err(NoAddress::Pending(reason)) => Endpoint::Pending { reason: reason.clone() },
+            Err(NoAddress::Pending(reason)) => {
+                // Why there are no pods tells more than that there are none.
+                Endpoint::Pending { reason: self.reason.as_ref().unwrap_or(reason).clone() }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Applies what differs from what was applied, or from what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::state::{Applied, Context, FAILED_ANNOTATION, State};
@@ -18,7 +19,7 @@ pub(super) const LAG: Duration = Duration::from_secs(10);
 pub(super) enum Sent {
     /// It is in the cluster.
     There,
-    /// It failed a moment ago, and waits.
+    /// It failed a moment ago, and waits; or it waits for its turn.
     Waits,
 }
 
@@ -56,11 +57,11 @@ pub(super) async fn if_needed(
     state: &mut State,
     render: impl FnOnce() -> Result<Rendered, RenderError>,
 ) -> Result<Sent, ApplyError> {
-    if state.tried == hash && state.retry_at.is_some_and(|at| at > context.now) {
+    if !state.take_over && state.tried == hash && state.retry_at.is_some_and(|at| at > context.now) {
         return Ok(Sent::Waits);
     }
     let applied = &mut state.applied;
-    if applied.hash == hash && !applied.marks.is_empty() {
+    if !state.take_over && applied.hash == hash && !applied.marks.is_empty() {
         if is_as_applied(context, &applied.marks) {
             applied.settled = true;
             return Ok(Sent::There);
@@ -68,6 +69,11 @@ pub(super) async fn if_needed(
         if !applied.settled && context.now < applied.at + LAG {
             return Ok(Sent::There);
         }
+    }
+    let turn = context.turns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    if turn.is_err() {
+        state.retry_at = None;
+        return Ok(Sent::Waits);
     }
     state.tried.clone_from(&hash);
     let mut rendered = render()?;
@@ -79,7 +85,8 @@ pub(super) async fn if_needed(
     }
     let mut marks = BTreeMap::new();
     for (object, base) in rendered.objects.iter().zip(&bases) {
-        let applied = context.applier.send(object, base.as_ref(), ApplyOptions::default()).await?;
+        let options = ApplyOptions { force: state.take_over, ..ApplyOptions::default() };
+        let applied = context.applier.send(object, base.as_ref(), options).await?;
         marks.insert(applied.key, applied.mark);
     }
     let settled = is_as_applied(context, &marks);
@@ -88,6 +95,8 @@ pub(super) async fn if_needed(
     state.failures = 0;
     state.retry_at = None;
     state.error = None;
+    state.refused = None;
+    state.take_over = false;
     Ok(Sent::There)
 }
 

@@ -51,8 +51,6 @@ async fn present(
     state.remember_failure(found.deployment, target.number);
     let crashes = state.restarts.look(restarts, &found.pods);
     outcome.notices.extend(crashes.iter().map(|crash| notice(&subject(name), "replica.crashed", crash)));
-    stuck::try_again(context, &found, state, &mut outcome).await;
-
     // What failed is taken back to what did not.
     let back = found.stable.filter(|_| state.failed.is_some());
     let effective = back.unwrap_or(target);
@@ -85,12 +83,14 @@ async fn present(
     match send::service(context, &spec, note.as_ref(), state).await {
         Ok(Sent::There) => {}
         Ok(Sent::Waits) => {
-            outcome.wake_at = state.retry_at;
-            outcome.report = Some(found.failed(state));
+            outcome.wake(state.retry_at.unwrap_or(context.now));
+            outcome.report = Some(found.failed(context, state));
             return outcome;
         }
         Err(error) => return failed(context, &found, state, &error, outcome),
     }
+    // Only now, when what its pods wait for is published.
+    stuck::try_again(context, &found, state, &mut outcome).await;
     begun(&found, effective, state, &mut outcome);
     let far = progress(found.deployment.filter(|_| state.applied.settled), effective.number, &found.pods);
     let rollout = stuck::judge(context, &found, far.clone(), effective, state, &mut outcome);
@@ -172,8 +172,9 @@ fn failed(
     state.applied.hash.clear();
     state.applied.marks.clear();
     state.applied.settled = false;
-    outcome.wake_at = Some(state.back_off(context));
+    state.back_off(context);
     outcome.notices.extend(context.failed(state, &subject(found.name()), "service.refused", error));
-    outcome.report = Some(found.failed(state));
+    outcome.wake_at = state.retry_at;
+    outcome.report = Some(found.failed(context, state));
     outcome
 }

@@ -1,7 +1,7 @@
 //! What is remembered of a service between passes, and what one pass gives.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -32,6 +32,8 @@ pub(super) struct Context<'a> {
     pub now: Duration,
     /// Set by the first that finds no API server: the others need not wait for it as well.
     pub unreachable: &'a AtomicBool,
+    /// How many more are applied in this pass.
+    pub turns: &'a AtomicUsize,
     /// Where the gateway answers, once it is known.
     pub gateway_address: Option<Address>,
 }
@@ -47,6 +49,15 @@ impl Context<'_> {
         error: &ApplyError,
     ) -> Option<Notice> {
         state.transient = error.is_transient();
+        state.take_over &= state.transient;
+        // A server that has just started refuses what it allows a moment later.
+        let telling = if error.is_refusal() { self.options.telling } else { Duration::ZERO };
+        let hopeless = *state.refused.get_or_insert(self.now + telling);
+        if state.transient {
+            state.refused = None;
+        } else if hopeless > self.now {
+            state.retry_at = state.retry_at.map(|at| at.min(hopeless));
+        }
         if error.is_unreachable() {
             self.unreachable.store(true, Ordering::Relaxed);
             state.error = Some(error.sentence());
@@ -97,6 +108,12 @@ pub(super) struct State {
     pub retry_at: Option<Duration>,
     /// Whether that may pass by itself.
     pub transient: bool,
+    /// From when on waiting does not help it to be applied.
+    pub refused: Option<Duration>,
+    /// A user asked for the fields of its objects that others own: they become ours with the next application, once.
+    pub take_over: bool,
+    /// A node did not get its image.
+    pub image_lost: bool,
     /// What was told last of why.
     pub error: Option<String>,
     /// A revision that failed, and why.
@@ -137,6 +154,8 @@ impl State {
     pub(super) fn try_again(&mut self) {
         self.forgiven = self.failed.take().map(|(number, _)| number).or(self.forgiven);
         self.again = true;
+        self.image_lost = false;
+        self.refused = None;
         self.tried.clear();
         self.failures = 0;
         self.retry_at = None;

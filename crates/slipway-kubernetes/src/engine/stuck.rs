@@ -23,6 +23,7 @@ pub(super) fn judge(
     match far {
         Progress::Complete => {
             state.stuck = None;
+            state.image_lost = false;
             if is_target {
                 state.failed = None;
                 rollout = Rollout::Steady;
@@ -33,12 +34,13 @@ pub(super) fn judge(
             tell(found, effective, &reason, state, outcome);
             if is_target && context.now < state.patient_until {
                 outcome.wake(state.patient_until);
-            } else if is_target {
+            } else if is_target && reason.kind != ReasonKind::Quota {
                 give_up(context, found, &reason.text, state, outcome);
             }
         }
         Progress::Under { available, wanted, reason } => {
             let stuck = reason.filter(|reason| reason.kind.is_stuck());
+            state.image_lost |= stuck.as_ref().is_some_and(|reason| reason.kind == ReasonKind::Image);
             if let Some(reason) = &stuck {
                 tell(found, effective, reason, state, outcome);
             }
@@ -48,7 +50,8 @@ pub(super) fn judge(
                     let until = since + context.options.patience;
                     if context.now < until {
                         outcome.wake(until);
-                    } else if is_target {
+                    } else if is_target && reason.kind != ReasonKind::Quota {
+                        // What a quota keeps out is nothing wrong with the revision: it comes once there is room.
                         give_up(context, found, &reason.text, state, outcome);
                     }
                 }

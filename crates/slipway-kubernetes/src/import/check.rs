@@ -126,6 +126,7 @@ pub(super) fn document(document: &Document, findings: &mut Vec<Finding>) {
         return;
     }
     let guess = guess(root);
+    capitals(root, findings);
     identity(document, guess, findings);
     metadata(document, guess, findings);
     misplaced(document, guess, findings);
@@ -150,8 +151,21 @@ pub(super) fn document(document: &Document, findings: &mut Vec<Finding>) {
         }
     }
     shape::workload(document, kind, findings);
-    if kind == "Service" {
-        shape::service(root, findings);
+    match kind {
+        "Service" => shape::service(root, findings),
+        "ConfigMap" => shape::config_map(root, findings),
+        _ => {}
+    }
+}
+
+/// Keys of every object that are written with other capitals: the API knows none of them then.
+fn capitals(root: &Node, findings: &mut Vec<Finding>) {
+    for key in ["apiVersion", "kind", "metadata", "spec"] {
+        let other = |entry: &&Entry| entry.key != key && entry.key.eq_ignore_ascii_case(key);
+        for entry in root.entries().iter().filter(other) {
+            let message = format!("`{}` is no key: keys are written with the right capitals", entry.key);
+            findings.push(error(place_of(entry), "capitals", message, format!("write `{key}:`")));
+        }
     }
 }
 
@@ -279,21 +293,24 @@ fn name(node: &Node, kind: &str, findings: &mut Vec<Finding>) {
         _ => validate::dns_1123_subdomain(text),
     };
     if let Err(invalid) = result {
-        let plain: String = text
-            .to_ascii_lowercase()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
-            .collect();
-        let plain = plain.trim_matches('-');
-        let fix = if validate::dns_1035_label(plain).is_ok() {
-            format!(
+        let fix = match plain_name(text) {
+            Some(plain) => format!(
                 "write `name: {plain}`, and the same wherever it is referred to; Slipway itself takes any name"
-            )
-        } else {
-            "choose a short name of letters, digits and `-`; Slipway itself takes any name".to_owned()
+            ),
+            None => {
+                "choose a short name of letters, digits and `-`; Slipway itself takes any name".to_owned()
+            }
         };
         findings.push(error(place(node), "name", invalid.to_string(), fix));
     }
+}
+
+/// A name that is meant by one with other characters, if what is left is one.
+pub(super) fn plain_name(text: &str) -> Option<String> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '-' };
+    let plain: String = text.chars().map(plain).collect();
+    let plain = plain.trim_matches('-');
+    validate::dns_1035_label(plain).is_ok().then(|| plain.to_owned())
 }
 
 fn misplaced(document: &Document, guess: &str, findings: &mut Vec<Finding>) {
@@ -310,7 +327,7 @@ fn misplaced(document: &Document, guess: &str, findings: &mut Vec<Finding>) {
                 format!("{pods}.containers[0].{key}")
             }
             ("ports" | "port", Some(pods)) => {
-                format!("{pods}.containers[0].ports, each as `- containerPort: NUMBER`,")
+                format!("{pods}.containers[0].ports, each as `- containerPort: NUMBER`")
             }
             ("containers" | "container" | "volumes", Some(pods)) => format!("{pods}.{key}"),
             ("images", Some(pods)) => format!("{pods}.containers[0].image"),

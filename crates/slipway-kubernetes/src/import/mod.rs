@@ -77,6 +77,10 @@ pub fn analyze(text: &str) -> Analysis {
         lint::document(document, &mut findings);
     }
     selectors::check(&documents, &mut findings);
+    if documents.is_empty() && findings.is_empty() {
+        let fix = "begin with `apiVersion:` and `kind:`";
+        findings.push(check::error((1, 1), "no-object", "there is no document in the file", fix));
+    }
     findings.sort();
     findings.dedup();
     Analysis { documents, findings }

@@ -1,7 +1,7 @@
 //! What pods and Services must have, and in which form.
 
 use super::Finding;
-use super::check::{error, place, place_of, pod_path};
+use super::check::{error, place, place_of, plain_name, pod_path};
 use super::tree::{Document, Kind, Node};
 use crate::validate;
 
@@ -22,6 +22,7 @@ pub(super) fn workload(document: &Document, kind: &str, findings: &mut Vec<Findi
             findings.push(error(place_of(entry), "misplaced", message, fix));
         }
     }
+    pods_of(root, kind, findings);
     let Some(pod) = root.at(path) else {
         if root.at(&["spec"]).is_some_and(|spec| !spec.is_null())
             && root.at(&["spec", "containers"]).is_none()
@@ -52,11 +53,40 @@ pub(super) fn workload(document: &Document, kind: &str, findings: &mut Vec<Findi
         }
         Some(entry) => entry.value.items().iter().for_each(|one| container(one, findings)),
     }
+}
+
+/// How many pods there are, and which: what a workload says beside its pods' template.
+fn pods_of(root: &Node, kind: &str, findings: &mut Vec<Finding>) {
+    if root.get("spec").is_none_or(Node::is_null) {
+        return;
+    }
+    if let Some(replicas) = root.at(&["spec", "replicas"])
+        && !replicas.is_null()
+        && replicas.json().as_i64().is_none_or(|count| count < 0)
+    {
+        let text = replicas.text().unwrap_or_default();
+        let fix = match text.parse::<u32>() {
+            Ok(count) => format!("write `replicas: {count}`, without quotes"),
+            Err(_) => "write `replicas: NUMBER`".to_owned(),
+        };
+        findings.push(error(place(replicas), "replicas", "`replicas` must be a number of pods", fix));
+    }
     let needs_selector = matches!(kind, "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet");
     if needs_selector && root.at(&["spec", "selector"]).is_none() {
         let message = format!("a {kind} needs `spec.selector`");
         let fix = "add `selector:` with `matchLabels:`, the same as `template.metadata.labels`";
         findings.push(error(place(root), "missing-selector", message, fix));
+    }
+    let selector = root.get("spec").and_then(|spec| spec.entry("selector")).filter(|_| needs_selector);
+    if let Some(selector) = selector {
+        for label in selector.value.entries() {
+            if !matches!(label.key.as_str(), "matchLabels" | "matchExpressions") {
+                let text = label.value.text().unwrap_or_default();
+                let message = format!("a {kind}'s selector has its labels below `matchLabels`");
+                let fix = format!("write `matchLabels:`, and below it, indented, `{}: {text}`", label.key);
+                findings.push(error(place_of(label), "selector", message, fix));
+            }
+        }
     }
 }
 
@@ -67,7 +97,10 @@ fn container(one: &Node, findings: &mut Vec<Finding>) {
         }
         Some(node) => {
             if let Some(Err(invalid)) = node.text().map(validate::dns_1123_label) {
-                let fix = "use lower-case letters, digits and `-`";
+                let fix = match node.text().and_then(plain_name) {
+                    Some(plain) => format!("write `name: {plain}`"),
+                    None => "use lower-case letters, digits and `-`".to_owned(),
+                };
                 findings.push(error(place(node), "container-name", invalid.to_string(), fix));
             }
         }
@@ -112,6 +145,23 @@ fn container(one: &Node, findings: &mut Vec<Finding>) {
 
 pub(super) fn service(root: &Node, findings: &mut Vec<Finding>) {
     let Some(spec) = root.get("spec").filter(|spec| !spec.is_null()) else { return };
+    const TYPES: [&str; 4] = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
+    if let Some(node) = spec.get("type").filter(|node| !node.is_null()) {
+        let text = node.text().unwrap_or_default();
+        if !TYPES.contains(&text) {
+            let close = TYPES.iter().find(|known| known.eq_ignore_ascii_case(text));
+            let fix = match close {
+                Some(known) => format!("write `type: {known}`"),
+                None => format!("write one of {}", TYPES.join(", ")),
+            };
+            findings.push(error(
+                place(node),
+                "service-type",
+                format!("`{text}` is no type of a Service"),
+                fix,
+            ));
+        }
+    }
     let ports = spec.get("ports");
     if ports.is_none_or(|ports| ports.items().is_empty())
         && !matches!(spec.text_at(&["type"]), Some("ExternalName"))
@@ -132,6 +182,22 @@ pub(super) fn service(root: &Node, findings: &mut Vec<Finding>) {
                 format!("`targetPort: \"{text}\"` names a port called {text}, which there cannot be");
             findings.push(error(place(target), "port-text", message, format!("write `targetPort: {text}`")));
         }
+    }
+}
+
+pub(super) fn config_map(root: &Node, findings: &mut Vec<Finding>) {
+    for entry in root.get("data").map_or(&[][..], Node::entries) {
+        let value = &entry.value;
+        let (key, text) = (&entry.key, value.text().unwrap_or_default());
+        let fix = if value.json().is_number() || value.json().is_boolean() {
+            format!("quote it: `{key}: \"{text}\"`")
+        } else if matches!(value.kind, Kind::Map(_)) {
+            format!("write it as a text: `{key}: |`, and what it shall hold indented below")
+        } else {
+            continue;
+        };
+        let message = format!("the value of `{key}` in a ConfigMap must be a text");
+        findings.push(error(place(value), "config-value", message, fix));
     }
 }
 

@@ -153,6 +153,29 @@ fn each_mistake_has_its_line() {
         ("apiVersion: v1\nkind: Pod\nmetadata:\n\tname: a\nspec: {containers: []}\n", (4, "tab")),
         ("apiVersion: v1\nkind: Pod\n---\na: [1\n", (4, "yaml")),
         ("just a text\n", (1, "no-object")),
+        ("", (1, "no-object")),
+        ("---\n# nothing\n---\n", (1, "no-object")),
+        ("apiversion: v1\nKind: Pod\nmetadata: {name: a}\nspec: {containers: []}\n", (2, "capitals")),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  replicas: \"2\"\n  selector:\n    app: a\n  template: {}\n",
+            (7, "selector"),
+        ),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  replicas: \"2\"\n  template: {spec: {containers: []}}\n",
+            (5, "replicas"),
+        ),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  type: loadbalancer\n  ports: [{port: 1}]\n",
+            (5, "service-type"),
+        ),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  A: \"1\"\n  B: 1\n  C: {d: e}\n",
+            (6, "config-value"),
+        ),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  A: \"1\"\n  C: {d: e}\n",
+            (6, "config-value"),
+        ),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - image: \"\"\n    env: [{name: A, value: 1}]\n",
             (7, "env-value"),
@@ -170,6 +193,36 @@ fn each_mistake_has_its_line() {
             "{text}\n{found:?}"
         );
     }
+}
+
+#[test]
+fn fixes_can_be_written_as_they_are() {
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: \"2\"\n  selector:\n    app: web\n  template:\n    metadata: {labels: {app: web}}\n    spec:\n      containers:\n      - name: my_web\n        image: web:1\n        ports: [{containerPort: 80}]\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  type: nodeport\n  selector: {app: web}\n  ports: [{port: 80}]\n";
+    let errors = |text: &str| {
+        let all = analyze(text).findings.into_iter();
+        all.filter(|found| found.severity == Severity::Error).map(|found| found.fix).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        errors(text),
+        [
+            "write `replicas: 2`, without quotes",
+            "write `matchLabels:`, and below it, indented, `app: web`",
+            "write `name: my-web`",
+            "write `type: NodePort`",
+        ]
+    );
+    let mended = text
+        .replace("\"2\"", "2")
+        .replace("  selector:\n    app: web\n", "  selector:\n    matchLabels:\n      app: web\n")
+        .replace("my_web", "my-web")
+        .replace("nodeport", "NodePort");
+    assert_eq!(errors(&mended), [""; 0]);
+    let top = "apiVersion: v1\nname: a\nimage: b:1\nports:\n- 80\n";
+    let ports = analyze(top).findings.into_iter().find(|found| found.line == 4).unwrap();
+    assert_eq!(
+        ports.fix,
+        "move it to spec.template.spec.containers[0].ports, each as `- containerPort: NUMBER`"
+    );
 }
 
 #[test]

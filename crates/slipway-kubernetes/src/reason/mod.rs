@@ -91,12 +91,12 @@ fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     items(object, "/status/conditions").iter().find(|condition| condition["type"] == kind)
 }
 
 /// A message of the cluster's as the middle of a sentence: one line, no final stop, not endless.
-fn clip(message: &str) -> String {
+pub(crate) fn clip(message: &str) -> String {
     const MOST: usize = 300;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     // It may come from a program in a pod, and goes to terminals.

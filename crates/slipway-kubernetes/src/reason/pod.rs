@@ -65,8 +65,11 @@ fn disruption(pod: &Value) -> Option<Reason> {
         ));
     }
     let ready = condition(pod, "Ready")?;
-    // The node controller marks pods of a node that it does not hear of.
-    (ready["status"] == "False" && ready["reason"] == "NodeNotReady" || ready["status"] == "Unknown")
+    // The node controller marks pods of a node that it does not hear of, and gives no reason where a kubelet always does.
+    let containers = condition(pod, "ContainersReady").is_some_and(|c| c["status"] == "True");
+    let marked = containers && text(ready, "/reason").is_empty();
+    (ready["status"] == "False" && (marked || ready["reason"] == "NodeNotReady")
+        || ready["status"] == "Unknown")
         .then(|| node_lost(node))
 }
 
@@ -147,7 +150,7 @@ fn image(pod: &Value, status: &Value, message: &str) -> Reason {
         .iter()
         .any(|s| lower.contains(s))
     {
-        ("is not in the registry", "push it, or correct its name")
+        ("is not in the registry", "deploy or train it again, which pushes it, or correct its name")
     } else if ["unauthorized", "denied", "forbidden", "401", "403"].iter().any(|s| lower.contains(s)) {
         ("may not be pulled", "give the pods credentials with an image pull secret")
     } else if ["no such host", "connection refused", "timeout", "dial tcp"].iter().any(|s| lower.contains(s))

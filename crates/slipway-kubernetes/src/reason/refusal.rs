@@ -107,7 +107,7 @@ fn forbidden(message: &str) -> String {
             let place = between(message, "in the namespace \"", "\"")
                 .map_or_else(|| "in the cluster".to_owned(), |namespace| format!("in namespace {namespace}"));
             format!(
-                "`{user}` may not {verb} {resource} {place}: have the Role granted that `slipway engine rbac` prints"
+                "`{user}` may not {verb} {resource} {place}: have the Role granted that `slipway engine rbac` prints, again if the namespace was deleted"
             )
         }
         _ => format!("the API server forbids it: {message}"),

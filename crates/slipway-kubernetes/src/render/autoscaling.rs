@@ -78,7 +78,7 @@ pub(super) fn plan(
     if wanted.min == 0 {
         out.warn(if matches!(spec.workload, Workload::Image { .. }) {
             "the service keeps one pod: only services with a model are scaled to none"
-        } else if spec.gateway.is_some() {
+        } else if spec.gateway().is_some() {
             "the autoscaler keeps one pod: Slipway scales to none, and the gateway holds the request that wakes it"
         } else {
             "the service keeps one pod: to scale to none, it needs the gateway, which holds the request that wakes it"

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::job::output_mount;
 use super::labels::{Identity, RUN_LABEL};
 use super::pod::{container_security, pod_security};
+use super::training::output_mount;
 use super::volumes::RUNNER;
 use super::{RenderError, Rendered, resources};
 use crate::spec::TrainingRun;

@@ -88,7 +88,8 @@ pub(super) fn render(gateway: &GatewayDeployment, caps: &Capabilities) -> Result
 /// The token, the cluster's certificate and the namespace, as a pod would have them by itself, but with a token of an
 /// hour's life, which the kubelet renews.
 fn token() -> Value {
-    let field = json!({"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}});
+    let field =
+        json!({"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}});
     json!({"name": "token", "projected": {"sources": [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},

@@ -41,7 +41,8 @@ pub(super) struct Identity {
     pub pods: String,
     /// Name of accounts, policies and claims. A run's are not called as the run: a service may be called so.
     pub own: String,
-    component: &'static str,
+    /// What names of further objects are hashed with, beside the original name.
+    scope: String,
     /// Labels by which pods are found; they never change.
     pub selector: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
@@ -71,8 +72,12 @@ impl Identity {
     }
 
     pub(super) fn run(run: &TrainingRun) -> Result<Self, RenderError> {
-        let name = map(&run.run)?;
+        let name = run.name().map_err(|source| RenderError::Name { original: run.run.clone(), source })?;
         let mut id = Self::new(&run.run, name.clone(), &run.namespace, "training", "ranks")?;
+        if let Some(owner) = &run.owner {
+            id.scope = format!("training\0{owner}");
+            id.pods = id.derived("ranks", &[])?;
+        }
         id.own.clone_from(&id.pods);
         id.selector.insert(RUN_LABEL.into(), name);
         id.labels.insert(format!("{STANDARD}/part-of"), map(&run.project)?);
@@ -95,7 +100,7 @@ impl Identity {
         let mut id = Self {
             pods: String::new(),
             own: name.clone(),
-            component,
+            scope: component.to_owned(),
             name,
             original: original.to_owned(),
             namespace: namespace.to_owned(),
@@ -109,7 +114,7 @@ impl Identity {
 
     /// Name of another object of the same thing, which changes with its content.
     pub(super) fn derived(&self, role: &str, content: &[u8]) -> Result<String, RenderError> {
-        names::derived(self.component, &self.original, role, content)
+        names::derived(&self.scope, &self.original, role, content)
             .map_err(|source| RenderError::Name { original: self.original.clone(), source })
     }
 

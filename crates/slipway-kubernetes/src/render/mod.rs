@@ -10,7 +10,6 @@ mod disruption;
 mod gateway;
 mod image;
 pub mod inventory;
-mod job;
 mod labels;
 mod network_policy;
 mod pod;
@@ -18,6 +17,7 @@ pub mod rbac;
 mod resources;
 mod route;
 mod service;
+mod training;
 mod volumes;
 
 use slipway_types::Reference;
@@ -31,12 +31,13 @@ use crate::validate::{self, Invalid};
 pub use collector::COLLECTOR_LABEL;
 pub use deployment::SERVER;
 pub use gateway::GATEWAY_PORT;
-pub use job::{METRICS_FILE, MODEL_FOLDER, rank_output};
 pub use labels::{
     ATTEMPT_LABEL, GATEWAY_LABEL, OWNER_LABEL, REVISION_LABEL, ROUTE_ANNOTATION, RUN_LABEL, SERVICE_LABEL,
     VERSION_LABEL,
 };
 pub use pod::HTTP_PORT;
+pub(crate) use training::job_of;
+pub use training::{METRICS_FILE, MODEL_FOLDER, MPI_TOKEN, rank_output};
 
 /// What a specification is in a cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -144,7 +145,7 @@ pub fn render_training(run: &TrainingRun, caps: &Capabilities) -> Result<Rendere
     namespace(&run.namespace)?;
     pinned("image", &run.image.reference)?;
     pinned("tools image", &run.tools)?;
-    job::render(run, caps)
+    training::render(run, caps)
 }
 
 /// What fetches the output of a run: a Job whose pod mounts it. The run's account and claim must be there.
@@ -154,6 +155,11 @@ pub fn render_collector(run: &TrainingRun) -> Result<Rendered, RenderError> {
     let mut out = Rendered::default();
     collector::render(run, &mut out)?;
     Ok(out)
+}
+
+/// The claim with a run's output, and the folder in it.
+pub(crate) fn output_place(run: &TrainingRun) -> Result<(String, Option<String>), RenderError> {
+    training::output_mount(run, &labels::Identity::run(run)?)
 }
 
 /// The gateway of a namespace.

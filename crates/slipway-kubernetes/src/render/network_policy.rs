@@ -17,7 +17,7 @@ pub(super) fn for_service(
     out: &mut Rendered,
 ) -> Result<(), RenderError> {
     let mut from = Vec::new();
-    if let Some(gateway) = &spec.gateway {
+    if let Some(gateway) = spec.gateway() {
         from.push(json!({"podSelector": {"matchLabels": {GATEWAY_LABEL: map(&gateway.name)?}}}));
         if let Some(namespace) = &spec.scrape_from {
             validate::dns_1123_label(namespace)
@@ -28,9 +28,9 @@ pub(super) fn for_service(
         }
     }
     let from = if from.is_empty() { Value::Null } else { from.into() };
-    let ingress = json!([{ "from": from, "ports": [{"port": HTTP}] }]);
+    let ingress = json!([{ "from": from, "ports": [{"port": HTTP, "protocol": "TCP"}] }]);
     let egress = if spec.egress { json!([{}]) } else { Value::Null };
-    let why = if spec.gateway.is_some() {
+    let why = if spec.gateway().is_some() {
         "Who reaches the pods: the gateway, on the port that they answer on."
     } else {
         "Where the pods are reached: on the port that they answer on."

@@ -53,12 +53,13 @@ fn http_route(
             "metadata": id.metadata(),
             "spec": {
                 "parentRefs": [{
+                    "group": "gateway.networking.k8s.io", "kind": "Gateway",
                     "name": parent.name, "namespace": parent.namespace, "sectionName": parent.section,
                 }],
                 "hostnames": [host],
                 "rules": [{
                     "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-                    "backendRefs": [{"name": id.name, "port": SERVICE_PORT}],
+                    "backendRefs": [{"group": "", "kind": "Service", "name": id.name, "port": SERVICE_PORT, "weight": 1}],
                 }],
             },
         }),

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use slipway_orchestrator::RouteLimits;
-use slipway_types::model::valid_model_name;
+use slipway_types::name;
 use slipway_types::service::{Backend, Route};
 
 use crate::render::{ROUTE_ANNOTATION, VERSION_LABEL};
@@ -63,7 +63,7 @@ pub fn routes(snapshot: &Snapshot) -> Routes {
             }
         };
         if let Some(bad) =
-            [&annotation.service, &annotation.model].into_iter().find(|name| !valid_model_name(name))
+            [&annotation.service, &annotation.model].into_iter().find(|name| !name::is_valid(name))
         {
             out.problems.push(format!("Service `{name}`: `{bad}` cannot name a service or a model"));
             continue;

@@ -11,7 +11,9 @@ use crate::apply::ApplyOptions;
 use crate::client::{ExecError, ExecOptions};
 use crate::reason;
 use crate::render::inventory::Doomed;
-use crate::render::{COLLECTOR_LABEL, METRICS_FILE, MODEL_FOLDER, rank_output, render_collector};
+use crate::render::{
+    COLLECTOR_LABEL, METRICS_FILE, MODEL_FOLDER, output_place, rank_output, render_collector,
+};
 use crate::spec::TrainingRun;
 
 /// How long the pod may take to start.
@@ -71,6 +73,20 @@ pub enum CollectError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// The claim that the output of a run is in.
+pub fn output_claim(run: &TrainingRun) -> Option<String> {
+    output_place(run).ok().map(|(claim, _)| claim)
+}
+
+/// Folder of the model in that claim.
+pub fn model_folder(run: &TrainingRun) -> String {
+    let inside = rank_output(run, "0");
+    let inside = inside.trim_start_matches("/output").trim_start_matches('/');
+    let own = output_place(run).ok().and_then(|(_, folder)| folder);
+    let parts = [own.as_deref().unwrap_or_default(), inside, MODEL_FOLDER];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
 }
 
 impl CollectError {

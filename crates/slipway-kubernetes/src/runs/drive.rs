@@ -9,17 +9,24 @@ use tokio::time::Instant;
 use super::follow::{Follower, RankLine};
 use super::phase::{self, RunPhase};
 use super::{RunError, Runs};
-use crate::reason::{Reason, ReasonKind, RunEnd};
+use crate::reason::{Reason, ReasonKind, RunEnd, rank_of};
 use crate::spec::{Gang, TrainingRun};
+use crate::watch::Snapshot;
 
-/// How long logs may take to be read to their end after an attempt.
+/// How long logs that are followed at once may take to be read to their end after an attempt.
 const LOG_TIME: Duration = Duration::from_secs(30);
 /// How long a failed attempt may take until its pods say which rank failed: they are another watch than the Job.
 const DETAIL_TIME: Duration = Duration::from_secs(3);
 /// Looks again after this time, whatever changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// Changes come in bursts: a thousand ranks that start are some thousand changes, and each look is at all of them. So it
+/// rests between two looks, as long as one takes.
+const BURST: Duration = Duration::from_millis(50);
+const LONGEST_BURST: Duration = Duration::from_secs(1);
 /// A Job that was applied shows up in the copy within this time.
 const APPEARS: Duration = Duration::from_secs(60);
+/// How long a refusal may be that of a server which has just started, and allows it a moment later.
+const REFUSED: Duration = Duration::from_secs(15);
 /// Wait after a failure that may pass.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -96,12 +103,12 @@ impl Runs {
                     if let Some(last) = before(run) {
                         self.end_attempt(&last).await?;
                     }
-                    follower.finish(Duration::from_secs(run.grace) + LOG_TIME).await;
+                    follower.finish(Duration::from_secs(run.grace) + self.log_time(run)).await;
                     return Ok(None);
                 }
                 end = self.attempt(run, &mut follower, &updates) => end?,
             };
-            follower.finish(LOG_TIME).await;
+            follower.finish(self.log_time(run)).await;
             let RunEnd::Failed { reason, .. } = &end else { return Ok(Some(end)) };
             let disrupted = end.is_disruption();
             let again = if disrupted {
@@ -121,6 +128,12 @@ impl Runs {
         }
     }
 
+    /// How long the logs of all ranks may take: so many at a time, one after another.
+    fn log_time(&self, run: &TrainingRun) -> Duration {
+        let rounds = (run.ranks as usize).div_ceil(self.options.followed.max(1));
+        LOG_TIME.saturating_mul(u32::try_from(rounds.max(1)).unwrap_or(u32::MAX))
+    }
+
     /// One attempt, to its end.
     async fn attempt(
         &self,
@@ -135,10 +148,12 @@ impl Runs {
         self.begin(run, updates).await?;
         let mut seen = false;
         let mut failed_at: Option<Instant> = None;
+        let mut queue = Queue::default();
         loop {
+            let look = Instant::now();
             let snapshot = self.store.snapshot();
             follower.look(run, &snapshot);
-            let phase = phase::phase(run, &snapshot);
+            let phase = self.explained(run, phase::phase(run, &snapshot), &snapshot, &mut queue).await;
             seen |= phase != RunPhase::Missing;
             if known.as_ref() != Some(&phase) {
                 let update = RunUpdate::Phase { attempt: run.attempt, phase: phase.clone() };
@@ -146,31 +161,97 @@ impl Runs {
                 known = Some(phase.clone());
             }
             let mut until = Instant::now() + LOOK_AGAIN;
+            if queue.asked.is_some() {
+                until = until.min(Instant::now() + self.options.ask_queue);
+            }
             match phase {
                 RunPhase::Ended(end @ RunEnd::Failed { rank: None, .. }) => {
                     let at = *failed_at.get_or_insert_with(Instant::now);
                     if at.elapsed() >= DETAIL_TIME {
-                        return Ok(end);
+                        return Ok(self.explain(run, end, &snapshot).await);
                     }
                     until = at + DETAIL_TIME;
                 }
-                RunPhase::Ended(end) => return Ok(end),
+                RunPhase::Ended(end) => return Ok(self.explain(run, end, &snapshot).await),
                 RunPhase::Missing if seen || begun.elapsed() >= APPEARS => {
-                    let text = "somebody deleted its Job: start it again if that was not meant";
-                    let reason = Reason { kind: ReasonKind::Configuration, text: text.to_owned() };
+                    let reason = match self.no_other(run).await {
+                        Some(why) => format!("its Job is gone, and there can be no other: {why}"),
+                        None => missing(run, seen).to_owned(),
+                    };
+                    let reason = Reason { kind: ReasonKind::Configuration, text: reason };
                     return Ok(RunEnd::Failed { rank: None, exit_code: None, reason });
                 }
                 RunPhase::Pending { reason, .. } => {
                     let limit = begun + self.options.gang_time;
                     // Who has a queue or a gang scheduler waits as long as those let it.
-                    if run.gang == Gang::Emulated && Instant::now() >= limit {
+                    if matches!(run.gang, Gang::Emulated | Gang::JobSet) && Instant::now() >= limit {
                         return Ok(never_started(run, reason));
                     }
                     until = until.min(limit);
                 }
                 _ => {}
             }
-            let _ = tokio::time::timeout_at(until, changes.changed()).await;
+            let took = look.elapsed();
+            if tokio::time::timeout_at(until, changes.changed()).await.is_ok() {
+                tokio::time::sleep(BURST.max(took).min(LONGEST_BURST)).await;
+                changes.mark_unchanged();
+            }
+        }
+    }
+
+    /// A phase, with what the queue says of an attempt that waits in one.
+    async fn explained(
+        &self,
+        run: &TrainingRun,
+        phase: RunPhase,
+        snapshot: &Snapshot,
+        queue: &mut Queue,
+    ) -> RunPhase {
+        let (RunPhase::Pending { running, .. }, Some(uid)) = (&phase, phase::queued(run, snapshot)) else {
+            *queue = Queue::default();
+            return phase;
+        };
+        if queue.asked.is_none_or(|at| at.elapsed() >= self.options.ask_queue) {
+            queue.reason = self.queue_reason(run, &uid).await;
+            queue.asked = Some(Instant::now());
+        }
+        match &queue.reason {
+            Some(reason) => RunPhase::Pending { running: *running, reason: Some(reason.clone()) },
+            None => phase,
+        }
+    }
+
+    /// A rank whose pod somebody deleted was killed, and that is not its own doing.
+    async fn explain(&self, run: &TrainingRun, end: RunEnd, snapshot: &Snapshot) -> RunEnd {
+        let RunEnd::Failed { rank, exit_code, reason } = end else { return end };
+        let pods = phase::pods(run, snapshot);
+        let deleted = match rank {
+            Some(_) => {
+                pods.iter().any(|pod| rank_of(pod) == rank && !pod["metadata"]["deletionTimestamp"].is_null())
+            }
+            None => pods.is_empty(),
+        };
+        if !deleted || reason.kind.is_disruption() {
+            return RunEnd::Failed { rank, exit_code, reason };
+        }
+        let whose = rank.map(|rank| format!("rank {rank}: ")).unwrap_or_default();
+        let reason = match self.no_other(run).await {
+            Some(why) => Reason {
+                kind: ReasonKind::Configuration,
+                text: format!("{whose}its pod was deleted, and there can be no other: {why}"),
+            },
+            None if rank.is_none() => reason,
+            None => Reason { kind: ReasonKind::Evicted, text: format!("{whose}somebody deleted its pod") },
+        };
+        RunEnd::Failed { rank, exit_code, reason }
+    }
+
+    /// Why the cluster would not take another attempt, if so: its namespace may be gone, or be about to.
+    async fn no_other(&self, run: &TrainingRun) -> Option<String> {
+        let next = TrainingRun { attempt: run.attempt + 1, ..run.clone() };
+        match self.try_start(&next).await {
+            Err(RunError::Apply { source, .. }) if !source.is_transient() => Some(source.sentence()),
+            _ => None,
         }
     }
 
@@ -188,6 +269,7 @@ impl Runs {
     /// Applies, again and again while the cluster cannot be reached.
     async fn begin(&self, run: &TrainingRun, updates: &mpsc::Sender<RunUpdate>) -> Result<(), RunError> {
         let mut told = false;
+        let mut until = None;
         loop {
             match self.start(run).await {
                 Ok(warnings) => {
@@ -196,7 +278,11 @@ impl Runs {
                     }
                     return Ok(());
                 }
-                Err(RunError::Apply { source, .. }) if source.is_transient() => {
+                Err(RunError::Apply { source, .. })
+                    if source.is_transient()
+                        || source.is_refusal()
+                            && *until.get_or_insert_with(|| Instant::now() + REFUSED) > Instant::now() =>
+                {
                     if !told {
                         told = true;
                         let _ = updates.send(RunUpdate::Warning(source.sentence())).await;
@@ -206,6 +292,21 @@ impl Runs {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// What a queue said last.
+#[derive(Default)]
+struct Queue {
+    asked: Option<Instant>,
+    reason: Option<Reason>,
+}
+
+/// There is no Job of the attempt.
+fn missing(run: &TrainingRun, seen: bool) -> &'static str {
+    match (&run.gang, seen) {
+        (Gang::JobSet, false) => "no Job was made of its JobSet: is the controller of JobSet running?",
+        _ => "somebody deleted its Job: start it again if that was not meant",
     }
 }
 

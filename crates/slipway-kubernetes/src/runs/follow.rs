@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::drive::RunUpdate;
 use super::phase;
@@ -21,6 +22,9 @@ const CONTAINER: &str = "rank";
 /// How often a log that cannot be read is tried again, once the container ended.
 const LAST_TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause after logs that could not be read: those of a large gang on nodes that do not answer would take all the
+/// requests that there are.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// A line of a rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +146,18 @@ impl One {
             if self.lines.is_closed() {
                 return;
             }
+            self.pause(failures).await;
+        }
+    }
+
+    /// Waits before the log is asked for again; what ended is not waited for long.
+    async fn pause(&self, failures: u32) {
+        let until = Instant::now() + pause(failures);
+        loop {
             tokio::time::sleep(PAUSE).await;
+            if self.ended() || Instant::now() >= until {
+                return;
+            }
         }
     }
 
@@ -170,9 +185,26 @@ impl One {
 
     /// Whether its container ended, or the pod is gone.
     fn ended(&self) -> bool {
-        let snapshot = self.store.snapshot();
-        let Some(pod) = snapshot.get("Pod", &self.pod) else { return true };
+        let Some(pod) = self.store.get("Pod", &self.pod) else { return true };
         pod["metadata"]["uid"] != self.uid.as_str()
-            || status(pod).is_some_and(|status| !status["state"]["terminated"].is_null())
+            || status(&pod).is_some_and(|status| !status["state"]["terminated"].is_null())
+    }
+}
+
+/// The pause after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_that_cannot_be_read_are_asked_for_less_and_less_often() {
+        assert_eq!((pause(0), pause(1), pause(2)), (PAUSE, PAUSE, 2 * PAUSE));
+        assert_eq!((pause(7), pause(u32::MAX)), (LONGEST, LONGEST));
+        // What 256 logs ask for in the mean must leave most of the client's 200 requests a second to others.
+        assert!(256.0 / LONGEST.as_secs_f64() < 20.0);
     }
 }

@@ -3,23 +3,27 @@
 mod collect;
 mod drive;
 mod follow;
+mod gang;
 mod phase;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::apply::{Applier, ApplyError, ApplyOptions, Inventory};
-use crate::client::{ApiError, Dependents, Resource};
+use crate::apply::{Applier, ApplyError, ApplyOptions, DryRun, Inventory, Pruned};
+use crate::client::{ApiError, Dependents, DiscoverError};
 use crate::names;
+use crate::object::Object;
 use crate::render::{RUN_LABEL, render_training};
-use crate::spec::{Gang, TrainingRun};
+use crate::spec::TrainingRun;
 use crate::watch::Store;
 
-pub use collect::CollectError;
+pub use collect::{CollectError, model_folder, output_claim};
 pub use drive::{Budget, Progress, Record, RunUpdate};
 pub use follow::RankLine;
+pub use gang::{GangError, Offer, choose};
 pub use phase::{RunPhase, phase};
 
 /// How runs are looked after.
@@ -33,6 +37,8 @@ pub struct RunOptions {
     pub disruptions: u32,
     /// How long pods of an attempt that ended may take to vanish, beside their own grace.
     pub removal: Duration,
+    /// How often a queue is asked why an attempt waits in it.
+    pub ask_queue: Duration,
 }
 
 impl Default for RunOptions {
@@ -42,6 +48,7 @@ impl Default for RunOptions {
             followed: 256,
             disruptions: 20,
             removal: Duration::from_secs(60),
+            ask_queue: Duration::from_secs(10),
         }
     }
 }
@@ -125,11 +132,31 @@ impl Runs {
         let mut rendered =
             render_training(run, &caps).map_err(|error| Self::apply_error(run, error.into()))?;
         self.inventory.adopt(&mut rendered.objects).await.map_err(|error| Self::apply_error(run, error))?;
-        self.applier
-            .apply_all(&rendered.objects, ApplyOptions::default())
-            .await
-            .map_err(|error| Self::apply_error(run, error))?;
+        self.apply(run, &rendered.objects).await.map_err(|error| Self::apply_error(run, error))?;
         Ok(rendered.warnings)
+    }
+
+    /// An attempt that is there is not applied again: whatever admits it changes it, and would be contradicted.
+    async fn apply(&self, run: &TrainingRun, objects: &[Object]) -> Result<(), ApplyError> {
+        let attempt = phase::attempt_name(run);
+        for object in objects {
+            let live = self.applier.base(object, None).await?;
+            let is_attempt = object.name() == attempt && !is_of_run(object);
+            if !(is_attempt && live.is_some()) {
+                self.applier.send(object, live.as_ref(), ApplyOptions::default()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the server would take an attempt; nothing is made.
+    async fn try_start(&self, run: &TrainingRun) -> Result<(), RunError> {
+        let failed = |error| Self::apply_error(run, error);
+        let caps = self.applier.discovery().capabilities().await.map_err(|error| failed(error.into()))?;
+        let mut rendered = render_training(run, &caps).map_err(|error| failed(error.into()))?;
+        self.inventory.set().adopt(&mut rendered.objects);
+        let options = ApplyOptions { dry_run: DryRun::Server, ..ApplyOptions::default() };
+        self.applier.apply_all(&rendered.objects, options).await.map(drop).map_err(failed)
     }
 
     /// How the current attempt stands, as far as the copy knows.
@@ -139,14 +166,27 @@ impl Runs {
 
     /// Ends the current attempt: its Job goes, and its pods get their grace. The output stays.
     pub async fn end_attempt(&self, run: &TrainingRun) -> Result<(), RunError> {
-        let name = phase::job_name(run);
-        let resource = match run.gang {
-            Gang::JobSet => {
-                let resource = self.applier.discovery().resource_of_group("jobset.x-k8s.io", "JobSet").await;
-                resource.map_err(|error| Self::apply_error(run, error.into()))?
-            }
-            _ => Resource::well_known("batch", "v1", "Job", "jobs"),
+        self.delete(run, gang::object(&run.gang), Dependents::Foreground).await?;
+        match gang::group(&run.gang) {
+            Some(group) => self.delete(run, group, Dependents::Background).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes an object that is called as the current attempt, if it is ours.
+    async fn delete(
+        &self,
+        run: &TrainingRun,
+        (group, kind): (&str, &str),
+        dependents: Dependents,
+    ) -> Result<(), RunError> {
+        let resource = match self.applier.discovery().resource_of_group(group, kind).await {
+            Ok(resource) => resource,
+            // Whatever defined the kind was removed, and its objects with it.
+            Err(DiscoverError::NoKind { .. }) => return Ok(()),
+            Err(error) => return Err(Self::apply_error(run, error.into())),
         };
+        let name = phase::attempt_name(run);
         let cluster = self.applier.cluster();
         let refused = |source| RunError::Api { run: run.run.clone(), source };
         let live = cluster.get_metadata(&resource, &run.namespace, &name).await.map_err(refused)?;
@@ -154,10 +194,7 @@ impl Runs {
         let Some(uid) = own.and_then(|live| live["metadata"]["uid"].as_str()) else {
             return Ok(());
         };
-        cluster
-            .delete(&resource, &run.namespace, &name, uid, Dependents::Foreground)
-            .await
-            .map_err(|source| RunError::Api { run: run.run.clone(), source })?;
+        cluster.delete(&resource, &run.namespace, &name, uid, dependents).await.map_err(refused)?;
         Ok(())
     }
 
@@ -177,12 +214,33 @@ impl Runs {
         }
     }
 
-    /// Removes everything of a run, its output claim included if that was made with it.
+    /// Removes everything of a run of this daemon's, its output claim included if that was made with it.
     pub async fn remove(&self, run: &str) -> Result<usize, RunError> {
-        let mapped = names::map(run).unwrap_or_else(|_| run.to_owned());
-        let pruned = self.inventory.remove_all((RUN_LABEL, &mapped)).await;
+        Self::removed(run, self.inventory.remove_all((RUN_LABEL, &self.label(run))).await)
+    }
+
+    /// Removes everything of a run but its output claim.
+    pub async fn release(&self, run: &str) -> Result<usize, RunError> {
+        let members = self.inventory.members(Some((RUN_LABEL, &self.label(run)))).await;
+        let pruned = match members {
+            Ok(live) => self.inventory.prune(&live, &[]).await,
+            Err(error) => Err(error),
+        };
+        Self::removed(run, pruned)
+    }
+
+    fn label(&self, run: &str) -> String {
+        names::owned(self.applier.owner(), run).unwrap_or_else(|_| run.to_owned())
+    }
+
+    fn removed(run: &str, pruned: Result<Pruned, ApplyError>) -> Result<usize, RunError> {
         pruned
             .map(|pruned| pruned.deleted.len())
             .map_err(|source| RunError::Apply { run: run.to_owned(), source: Box::new(source) })
     }
+}
+
+/// Whether all attempts share an object, by its kind.
+fn is_of_run(object: &Object) -> bool {
+    !matches!(object.kind(), "Job" | "JobSet" | "PodGroup")
 }

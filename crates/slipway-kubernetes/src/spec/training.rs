@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use slipway_types::Reference;
 
+use crate::names::{self, NameError};
+
 use super::pod::{Environment, ImagePin, Placement, PodResources, VolumeSource};
 
 /// One attempt of a training run: a gang of ranks that starts, and ends, together.
@@ -11,6 +13,9 @@ use super::pod::{Environment, ImagePin, Placement, PodResources, VolumeSource};
 pub struct TrainingRun {
     /// Id of the run, the same in every attempt.
     pub run: String,
+    /// Id of the daemon whose run it is: others in the namespace may have one of the same id. Nobody's when absent.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Project.
     pub project: String,
     /// Number of the attempt, from 0.
@@ -66,6 +71,21 @@ pub struct TrainingRun {
     pub egress: bool,
 }
 
+impl TrainingRun {
+    /// Name of its objects, and its label.
+    pub fn name(&self) -> Result<String, NameError> {
+        match &self.owner {
+            Some(owner) => names::owned(owner, &self.run),
+            None => names::map(&self.run),
+        }
+    }
+
+    /// Name of the Job, or what stands for it, of the current attempt.
+    pub fn attempt_name(&self) -> Result<String, NameError> {
+        names::with_suffix(&self.name()?, &format!("-a{}", self.attempt))
+    }
+}
+
 /// What starts the processes of a rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,7 +97,7 @@ pub enum Launcher {
     Torchrun,
     /// The command itself, with `TF_CONFIG`.
     TensorFlow,
-    /// `mpirun` in the first pod, `sshd` in the others. The image has both, and keys that let its user in.
+    /// `mpirun` in the first pod, which starts processes in the others through our own programs. The image has Open MPI.
     Mpi,
 }
 
@@ -110,7 +130,7 @@ pub enum Gang {
     /// Nothing: the reconciler ends an attempt whose ranks do not all come up.
     #[default]
     Emulated,
-    /// A JobSet.
+    /// A JobSet of one Job. It starts nothing together: what does, such as Kueue, knows JobSets.
     JobSet,
     /// Kueue admits the job from this queue.
     Kueue {

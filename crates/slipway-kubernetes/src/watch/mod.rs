@@ -56,7 +56,8 @@ impl Default for WatchOptions {
 }
 
 /// What is watched of an owner's objects in a namespace: pods, Deployments, Jobs, Services and events as they are, of all other kinds that
-/// the engine applies only metadata, so that no secret is ever held. `more` are kinds that not every cluster has.
+/// the engine applies only metadata, so that no secret is ever held. `more` are kinds that not every cluster has; of them
+/// JobSets are whole.
 pub fn usual(owner: &str, more: &[Resource]) -> Vec<Watched> {
     let whole = [
         Resource::well_known("", "v1", "Pod", "pods"),
@@ -84,7 +85,10 @@ pub fn usual(owner: &str, more: &[Resource]) -> Vec<Watched> {
     };
     let mut all: Vec<Watched> = whole.into_iter().map(|resource| ours(resource, false)).collect();
     all.extend(metadata.into_iter().map(|resource| ours(resource, true)));
-    all.extend(more.iter().map(|resource| Watched { optional: true, ..ours(resource.clone(), true) }));
+    all.extend(more.iter().map(|resource| {
+        let metadata_only = resource.kind != "JobSet";
+        Watched { optional: true, ..ours(resource.clone(), metadata_only) }
+    }));
     all.push(Watched {
         resource: Resource::well_known("", "v1", "Event", "events"),
         selection: Selection { fields: "type=Warning".to_owned(), ..Selection::default() },

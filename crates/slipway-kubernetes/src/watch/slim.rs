@@ -27,6 +27,10 @@ pub(super) fn slim(kind: &str, object: &mut Value) {
                 spec.insert("template".to_owned(), json!({"metadata": {"labels": labels}}));
             }
         }
+        "JobSet" => {
+            let suspend = object["spec"]["suspend"].take();
+            object["spec"] = json!({ "suspend": suspend });
+        }
         _ => {}
     }
 }
@@ -47,6 +51,9 @@ mod tests {
         let mut job = json!({"metadata": {}, "spec": {"completions": 2,
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}}}});
         slim("Job", &mut job);
+        let mut set = json!({"metadata": {}, "spec": {"replicatedJobs": [1]}, "status": {"restarts": 0}});
+        slim("JobSet", &mut set);
+        assert!(set["spec"]["replicatedJobs"].is_null() && set["status"]["restarts"] == 0);
         assert_eq!(job["spec"], json!({"completions": 2, "template": {"metadata": {"labels": {"a": "b"}}}}));
     }
 }

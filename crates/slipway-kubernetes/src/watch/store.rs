@@ -177,6 +177,14 @@ impl Store {
         })
     }
 
+    /// An object of this moment: cheaper than a snapshot of all.
+    pub fn get(&self, kind: &str, name: &str) -> Option<Arc<Value>> {
+        self.with(|kinds| {
+            let of_kind = kinds.iter().find(|one| one.resource.kind == kind)?;
+            of_kind.objects.get(name).cloned()
+        })
+    }
+
     /// How many objects it has.
     pub fn len(&self) -> usize {
         self.with(|kinds| kinds.iter().map(|kind| kind.objects.len()).sum())
@@ -310,6 +318,10 @@ mod tests {
         assert_eq!(store.snapshot().get("Pod", "a").unwrap()["kind"], "Pod");
         store.trouble(1, None);
         assert_eq!(store.health(), Health::Good);
+        assert_eq!(
+            (store.get("Pod", "a"), store.get("Job", "a")),
+            (store.snapshot().get("Pod", "a").cloned(), None)
+        );
         store.remove(0, &json!({"metadata": {"name": "a"}}));
         assert_eq!((store.snapshot().get("Pod", "a"), store.len()), (None, 1));
     }

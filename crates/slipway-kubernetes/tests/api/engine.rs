@@ -37,7 +37,7 @@ impl Publisher for Registry {
         Ok(None)
     }
 
-    fn try_again(&self, _service: &str) {}
+    fn try_again(&self, _service: &str, _lost: bool) {}
 }
 
 pub fn reference(what: &str) -> slipway_types::Reference {
@@ -104,19 +104,28 @@ pub struct Bed {
 
 impl Bed {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut EngineOptions)) -> Self {
         let fake = Fake::new();
         fake.watch_life(Duration::from_millis(200));
-        Self::over(fake, OWNER).await
+        Self::start(fake, OWNER, change).await
     }
 
     /// An engine of an owner's.
     pub async fn over(fake: Fake, owner: &str) -> Self {
+        Self::start(fake, owner, |_| {}).await
+    }
+
+    async fn start(fake: Fake, owner: &str, change: impl FnOnce(&mut EngineOptions)) -> Self {
         let registry = Arc::new(Registry::default());
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             patience: Duration::from_secs(30),
             watch: WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() },
             ..EngineOptions::new(owner)
         };
+        change(&mut options);
         let engine = KubernetesEngine::start(fake.cluster(), registry.clone(), options).await.unwrap();
         Self { fake, registry, engine: Arc::new(engine) }
     }
@@ -201,6 +210,22 @@ pub fn ready() -> Value {
 fn no_image() -> Value {
     json!({"phase": "Pending", "containerStatuses": [{"name": "server", "image": "registry.example.com/image",
         "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}, "restartCount": 0}]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_applies_some_services_and_the_next_ones_the_others() {
+    let bed = Bed::with(|options| options.applied_at_once = 2).await;
+    let desired: Vec<Desired> = (0..5).map(|n| present(&format!("s{n}"), 1, None)).collect();
+    for (pass, expected) in [2, 4, 5, 5].into_iter().enumerate() {
+        let now = pass as u64;
+        let (done, _) = bed.pass(&desired, now).await;
+        let done = done.unwrap();
+        let there = (0..5).filter(|n| bed.fake.get("deployments", &format!("s{n}")).is_some()).count();
+        assert_eq!((there, done.services.len()), (expected, 5), "pass {pass}");
+        if expected < 5 {
+            assert_eq!(done.wake_at, Some(Duration::from_secs(now)), "the others come at once");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -354,8 +379,8 @@ async fn waits_for_images_and_tells_refusals_once() {
     let before = bed.fake.requests().len();
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 3).await;
     let pass = pass.unwrap();
-    let failing = pass.services["a"].failing.as_deref();
-    assert!(pass.notices.is_empty() && failing.unwrap().contains("webhook"), "{pass:#?}");
+    let reason = bed.report("a").reason;
+    assert!(pass.notices.is_empty() && reason.unwrap().contains("webhook"), "{pass:#?}");
     let asked = bed.fake.requests()[before..].iter().filter(|(_, path)| !path.contains("watch=true")).count();
     assert_eq!(asked, 0, "it waits");
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 5).await;
@@ -386,7 +411,7 @@ async fn without_the_api_server_nothing_is_concluded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_that_came_later_is_left_out_until_it_is_watched() {
     let bed = Bed::new().await;
-    bed.fake.install(("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"));
+    bed.fake.serve(&[("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")]);
     bed.engine.applier().discovery().refresh();
     *bed.registry.exposure.lock().unwrap() = Exposure::Host {
         host: "a.example.com".into(),
@@ -442,4 +467,48 @@ async fn one_pod_of_a_service_that_ran_is_no_failed_rollout() {
     assert_eq!(pass.services["a"].failing, None, "{pass:#?}");
     assert!(matches!(pass.services["a"].rollout, Rollout::Progressing { .. }), "{pass:#?}");
     assert!(told(&pass, "rollout.stalled").is_none(), "{pass:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_own_is_told_until_a_user_takes_it_over() {
+    let bed = Bed::new().await;
+    let desired = present("a", 1, None);
+    bed.pass(std::slice::from_ref(&desired), 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
+    let conflict = || {
+        bed.fake.fault(|method, path| {
+            let refused = method == Method::PATCH && path.contains("/deployments/");
+            (refused && path.contains("force=false")).then(|| {
+                let cause = json!({"reason": "FieldManagerConflict", "field": ".spec.replicas",
+                    "message": "conflict with \"hpa\" using apps/v1"});
+                status(409, "Conflict", "Apply failed with 1 conflict", json!({"causes": [cause]}))
+            })
+        });
+        bed.fake.edit("deployments", "a", |one| {
+            one["spec"]["replicas"] = 3.into();
+            one["metadata"]["generation"] = (one["metadata"]["generation"].as_i64().unwrap() + 1).into();
+        });
+    };
+    conflict();
+    bed.until(&desired, 20, |report, _| report.failing.is_some()).await;
+    let report = bed.report("a");
+    let failing = report.failing.as_deref().unwrap();
+    assert!(
+        failing.contains(".spec.replicas is owned by `hpa`") && failing.contains("--take-over"),
+        "{failing}"
+    );
+    assert!(report.address.is_ok(), "what runs goes on to answer: {report:?}");
+    // The same while it waits.
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 21).await;
+    assert_eq!(pass.unwrap().services["a"].failing.as_deref(), Some(failing));
+    let replicas = || bed.fake.get("deployments", "a").unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(), 3);
+    bed.engine.take_over("a");
+    bed.until(&desired, 22, |report, _| report.failing.is_none()).await;
+    assert_eq!(replicas(), 2);
+    // Once, and not from then on.
+    conflict();
+    bed.until(&desired, 60, |report, _| report.failing.is_some()).await;
+    assert_eq!(replicas(), 3);
 }

@@ -26,10 +26,7 @@ pub const NAMESPACE: &str = "team-a";
 pub const OWNER: &str = "0a1b2c3d";
 
 /// Kinds that it serves: group, version, kind, plural.
-/// Group, version, kind and plural.
-pub type KindRow = (&'static str, &'static str, &'static str, &'static str);
-
-const KINDS: &[KindRow] = &[
+const KINDS: &[Kind] = &[
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),
     ("", "v1", "ConfigMap", "configmaps"),
@@ -47,6 +44,14 @@ const KINDS: &[KindRow] = &[
     ("rbac.authorization.k8s.io", "v1", "Role", "roles"),
     ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
 ];
+
+/// Kinds that only some clusters serve.
+pub const JOB_SET: Kind = ("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets");
+pub const LOCAL_QUEUE: Kind = ("kueue.x-k8s.io", "v1beta1", "LocalQueue", "localqueues");
+pub const WORKLOAD: Kind = ("kueue.x-k8s.io", "v1beta1", "Workload", "workloads");
+pub const VOLCANO_GROUP: Kind = ("scheduling.volcano.sh", "v1beta1", "PodGroup", "podgroups");
+
+pub type Kind = (&'static str, &'static str, &'static str, &'static str);
 
 #[derive(Clone)]
 pub struct Fake {
@@ -100,8 +105,10 @@ struct State {
     requests: Vec<(Method, String)>,
     /// Watches end after this time.
     watch_life: Option<Duration>,
-    /// Kinds that were installed since.
-    installed: Vec<KindRow>,
+    /// Kinds that are served beside the usual ones.
+    more: Vec<Kind>,
+    /// What an access review denies: verb, a space, and the plural.
+    denied: Vec<String>,
 }
 
 impl Fake {
@@ -144,22 +151,34 @@ impl Fake {
         self.inner.lock().unwrap().faults.push(Box::new(fault));
     }
 
+    /// Serves kinds more.
+    pub fn serve(&self, kinds: &[Kind]) {
+        self.inner.lock().unwrap().more.extend(kinds);
+    }
+
+    /// Has access reviews deny something, such as `create jobsets`.
+    pub fn deny(&self, what: &str) {
+        self.inner.lock().unwrap().denied.push(what.to_owned());
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        KINDS.iter().chain(&self.inner.lock().unwrap().more).copied().collect()
+    }
+
+    fn review(&self, body: &[u8]) -> Answer {
+        let review: Value = serde_json::from_slice(body).unwrap();
+        let asked = &review["spec"]["resourceAttributes"];
+        let what = format!("{} {}", asked["verb"].as_str().unwrap(), asked["resource"].as_str().unwrap());
+        let allowed = !self.inner.lock().unwrap().denied.contains(&what);
+        whole(201, &json!({"kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}))
+    }
+
     pub fn clear_faults(&self) {
         self.inner.lock().unwrap().faults.clear();
     }
 
     pub fn watch_life(&self, life: Duration) {
         self.inner.lock().unwrap().watch_life = Some(life);
-    }
-
-    /// Serves one kind more from now on.
-    pub fn install(&self, kind: KindRow) {
-        self.inner.lock().unwrap().installed.push(kind);
-    }
-
-    fn kinds(&self) -> Vec<KindRow> {
-        let state = self.inner.lock().unwrap();
-        KINDS.iter().chain(&state.installed).copied().collect()
     }
 
     /// Forgets all versions so far: watches from them get 410.
@@ -255,6 +274,9 @@ impl Fake {
             return answer;
         }
         let (route, query) = path.split_once('?').unwrap_or((&path, ""));
+        if parts.method == Method::POST && route.ends_with("/selfsubjectaccessreviews") {
+            return self.review(&body);
+        }
         match self.discovery(route) {
             Some(document) => whole(200, &document),
             None => self.resource(&parts.method, route, query, &body, life),

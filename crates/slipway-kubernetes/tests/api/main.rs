@@ -7,6 +7,7 @@ mod contract;
 mod controllers;
 mod engine;
 mod fake;
+mod gangs;
 mod owners;
 mod preview;
 mod requests;

@@ -31,6 +31,7 @@ echo "done"
 fn run(bed: &Bed) -> TrainingRun {
     TrainingRun {
         run: "Digits 7".into(),
+        owner: Some(OWNER.into()),
         project: "digits".into(),
         attempt: 0,
         namespace: bed.namespace.clone(),

@@ -37,7 +37,7 @@ impl Publisher for Registry {
         Ok(None)
     }
 
-    fn try_again(&self, _service: &str) {}
+    fn try_again(&self, _service: &str, _lost: bool) {}
 }
 
 fn deployment(namespace: &str, image: &Reference, revision: &Revision) -> ServiceDeployment {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use slipway_kubernetes::Capabilities;
 use slipway_kubernetes::names::NAME_ANNOTATION;
 use slipway_kubernetes::object::Object;
-use slipway_kubernetes::render::{RenderError, render_service, render_training};
+use slipway_kubernetes::render::{MPI_TOKEN, RenderError, render_service, render_training};
 use slipway_kubernetes::spec::*;
 use slipway_kubernetes::validate::check_object;
 
@@ -89,13 +89,18 @@ fn no_two_names_share_an_object() {
         spec.gateway = Some(GatewayRef { name: "gate".into() });
         spec.environment.secrets = [("A".to_owned(), "b".to_owned())].into();
         spec.resources.gpus = None;
-        let mut run = plain_run();
-        run.run = name.to_owned();
-        run.environment = spec.environment.clone();
-        run.launcher = Launcher::Mpi;
         let objects = render_service(&spec, &caps).unwrap().objects.into_iter().map(|o| ("service", o));
-        let of_run = render_training(&run, &caps).unwrap().objects.into_iter().map(|o| ("run", o));
-        for (what, object) in objects.chain(of_run) {
+        let run_of = |owner: Option<&str>| {
+            let mut run = plain_run();
+            run.run = name.to_owned();
+            run.owner = owner.map(str::to_owned);
+            run.environment = spec.environment.clone();
+            run.environment.secrets.insert(MPI_TOKEN.to_owned(), "t0ken".to_owned());
+            run.launcher = Launcher::Mpi;
+            render_training(&run, &caps).unwrap().objects.into_iter().map(|o| ("run", o))
+        };
+        let of_runs = [None, Some("0a1b2c3d"), Some("4e5f6071")].into_iter().flat_map(run_of);
+        for (what, object) in objects.chain(of_runs) {
             assert_eq!(object.json()["metadata"]["annotations"][NAME_ANNOTATION], name);
             if let Some(other) = owners.insert(object.key(), format!("{what} {name}")) {
                 panic!("{what} {name} and {other} share {:?}", object.key());
@@ -146,6 +151,7 @@ pub fn plain_service() -> ServiceDeployment {
 pub fn plain_run() -> TrainingRun {
     let mut run = training(&mut Random::new(7), &Capabilities::default());
     run.run = "digits-7".into();
+    run.owner = None;
     run.project = "digits".into();
     run.attempt = 1;
     run.command = vec!["python".into(), "train.py".into()];
@@ -472,6 +478,36 @@ fn an_attempt_fails_as_one_and_is_not_repeated_by_the_cluster() {
 }
 
 #[test]
+fn ranks_of_mpi_reach_each_other_without_ssh() {
+    let mut run = plain_run();
+    run.launcher = Launcher::Mpi;
+    run.processes = 4;
+    run.environment.secrets.insert(MPI_TOKEN.to_owned(), "t0ken".to_owned());
+    let objects = render_training(&run, &Capabilities::default()).unwrap().objects;
+    let job = find(&objects, "Job").unwrap();
+    assert!(!job.to_string().contains("t0ken"), "{job}");
+    let pod = &job["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(container["command"], json!(["/slipway/slipway-runner", "mpi", "python", "train.py"]));
+    let value = |name: &str| {
+        let env = container["env"].as_array().unwrap();
+        env.iter().find(|one| one["name"] == name).map_or(Value::Null, |one| one["value"].clone())
+    };
+    assert_eq!(value("OMPI_MCA_plm_rsh_agent"), "/slipway/slipway-runner mpi-shell");
+    assert_eq!(value("OMPI_ALLOW_RUN_AS_ROOT"), Value::Null, "its user is not root");
+    // The tools are there once, for the copies and for the rank.
+    let tools = |list: &Value| list.as_array().unwrap().iter().filter(|one| one["name"] == "tools").count();
+    assert_eq!((tools(&pod["volumes"]), tools(&container["volumeMounts"])), (1, 1));
+    let service = find(&objects, "Service").unwrap()["metadata"]["name"].as_str().unwrap();
+    let hostfile = find(&objects, "ConfigMap").unwrap()["data"]["hostfile"].as_str().unwrap();
+    assert_eq!(hostfile.lines().count(), 2);
+    assert!(hostfile.contains(&format!("digits-7-a1-1.{service}.team-a.svc slots=4")), "{hostfile}");
+    run.image.run_as = RunAs::Root;
+    let as_root = render_training(&run, &Capabilities::default()).unwrap().objects;
+    assert!(find(&as_root, "Job").unwrap().to_string().contains("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"));
+}
+
+#[test]
 fn gangs_need_what_starts_them() {
     let all = Capabilities {
         jobset: Some("v1alpha2".into()),
@@ -543,6 +579,7 @@ fn refuses_what_cannot_be() {
         (|r| r.min_ranks = Some(3), "between 1 and the most"),
         (|r| r.output = Storage::New { size: 1, class: None, shared: false }, "several nodes"),
         (|r| r.env.push("SLIPWAY_RANK=1".into()), "SLIPWAY_RANK cannot be set"),
+        (|r| r.launcher = Launcher::Mpi, "ranks of MPI know each other by it"),
         (
             |r| {
                 r.ranks = 5000;

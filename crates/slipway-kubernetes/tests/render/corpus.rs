@@ -338,8 +338,13 @@ pub fn training(random: &mut Random, caps: &Capabilities) -> TrainingRun {
     let name =
         if gang == Gang::JobSet { random.pick(&["digits", "My Run"]).to_owned() } else { name(random) };
     let min_ranks = if launcher == Launcher::Torchrun && ranks > 1 { random.maybe(|_| 1) } else { None };
+    let mut environment = environment(random);
+    if launcher == Launcher::Mpi {
+        environment.secrets.insert(slipway_kubernetes::render::MPI_TOKEN.to_owned(), "t0ken".to_owned());
+    }
     TrainingRun {
         run: format!("{name}-{}", random.below(1000)),
+        owner: random.maybe(|_| "0a1b2c3d4e5f".into()),
         project: self::name(random),
         attempt: random.below(30) as u32,
         namespace: "team-a".into(),
@@ -351,7 +356,7 @@ pub fn training(random: &mut Random, caps: &Capabilities) -> TrainingRun {
         processes: random.pick(&[1, 1, 8]),
         launcher,
         env: env(random),
-        environment: environment(random),
+        environment,
         resources: resources(random, caps),
         placement: placement(random),
         workspace: source(random),

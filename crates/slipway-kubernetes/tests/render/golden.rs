@@ -8,7 +8,7 @@ use slipway_kubernetes::export::stream;
 use slipway_kubernetes::object::Object;
 use slipway_kubernetes::render::inventory::ApplySet;
 use slipway_kubernetes::render::rbac::{Subject, render_engine_role};
-use slipway_kubernetes::render::{render_gateway, render_service, render_training};
+use slipway_kubernetes::render::{MPI_TOKEN, render_gateway, render_service, render_training};
 use slipway_kubernetes::spec::*;
 
 use super::checks::{plain_image, plain_run, plain_service};
@@ -97,6 +97,7 @@ fn a_run_as_a_job_set() {
     let mut run = plain_run();
     run.gang = Gang::JobSet;
     run.launcher = Launcher::Mpi;
+    run.environment.secrets = [(MPI_TOKEN.to_owned(), "t0ken".to_owned())].into();
     run.processes = 4;
     run.resources.gpus = Some(Gpus::Devices { resource: "nvidia.com/gpu".into(), count: 4 });
     check("run-jobset-mpi", &render_training(&run, &modern()).unwrap().objects);

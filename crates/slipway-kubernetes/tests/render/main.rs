@@ -4,4 +4,5 @@ mod checks;
 mod corpus;
 mod export;
 mod golden;
+mod scale;
 mod schemas;

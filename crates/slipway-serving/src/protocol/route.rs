@@ -26,7 +26,7 @@ pub enum Route<'a> {
 /// Which model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelRoute<'a> {
-    /// Name, as in the path.
+    /// Name, as in the path: percent-encoded.
     pub name: &'a str,
     /// Which version.
     pub selector: Selector<'a>,
@@ -173,6 +173,10 @@ mod tests {
             (
                 "/v1/models/m/versions/12/metadata",
                 Route::Tfs(model("m", Selector::Version("12")), TfsAction::Metadata),
+            ),
+            (
+                "/v1/models/My%20Model:predict",
+                Route::Tfs(model("My%20Model", Selector::Any), TfsAction::Predict),
             ),
             ("/v1/models/m/versions/x:predict", Route::Malformed),
             ("/v1/models/:predict", Route::Malformed),

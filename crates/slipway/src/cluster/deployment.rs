@@ -4,7 +4,6 @@ use slipway_kubernetes::spec::{
     Exposure, GatewayDeployment, GatewayRef, ImagePin, ModelContent, ModelDelivery, Placement, PodResources,
     RunAs, ServiceDeployment, Workload,
 };
-use slipway_orchestrator::Revision;
 use slipway_types::Reference;
 use slipway_types::engine::ClusterSpec;
 use slipway_types::image::Platform;
@@ -20,16 +19,13 @@ pub const GATEWAY_REPLICAS: u32 = 2;
 /// As the engine of a cluster runs it.
 pub fn on_engine(
     published: PublishedService,
-    revision: &Revision,
     exposure: Option<Exposure>,
     engine: &ClusterSpec,
     namespace: &str,
 ) -> ServiceDeployment {
     let gateway = (engine.gateway_replicas > 0).then(|| GatewayRef { name: GATEWAY.to_owned() });
     ServiceDeployment {
-        // The replica count changes without a new revision.
-        spec: revision.spec.clone(),
-        exposure: exposure.unwrap_or_else(|| match (&gateway, &revision.model) {
+        exposure: exposure.unwrap_or_else(|| match (&gateway, &published.model) {
             (None, Some(_)) => engine.exposure.clone(),
             // What the engine says is how the gateway is reached, where there is one. An image that is run as it is is
             // not shown to anybody unless a user says so.
@@ -41,13 +37,33 @@ pub fn on_engine(
     }
 }
 
+/// The gateway before the services of a cluster that has one.
+pub fn gateway_on_engine(image: Reference, engine: &ClusterSpec, namespace: &str) -> GatewayDeployment {
+    let (uid, gid) = GATEWAY_USER;
+    GatewayDeployment {
+        name: GATEWAY.to_owned(),
+        namespace: namespace.to_owned(),
+        // Of this host's program.
+        image: ImagePin {
+            reference: image,
+            run_as: RunAs::User { uid, gid },
+            architectures: vec![Platform::host().architecture],
+        },
+        replicas: engine.gateway_replicas,
+        exposure: engine.exposure.clone(),
+        resources: PodResources::default(),
+        placement: placement(engine),
+        service_annotations: Default::default(),
+    }
+}
+
 /// Where pods of an engine run, and by which credentials their images are pulled.
-pub fn placement(engine: &ClusterSpec) -> Placement {
+fn placement(engine: &ClusterSpec) -> Placement {
     Placement { image_pull_secrets: engine.pull_secrets.clone(), ..Placement::default() }
 }
 
 /// With the defaults of everything that a published service says nothing of.
-pub fn deployment(published: PublishedService, namespace: &str) -> ServiceDeployment {
+fn deployment(published: PublishedService, namespace: &str) -> ServiceDeployment {
     let run_as = match (published.uid, published.gid) {
         (0, _) => RunAs::Root,
         (uid, gid) => RunAs::User { uid, gid },
@@ -77,24 +93,5 @@ pub fn deployment(published: PublishedService, namespace: &str) -> ServiceDeploy
         environment: Default::default(),
         egress: false,
         scrape_from: None,
-    }
-}
-
-/// The gateway of a namespace, with the defaults of everything. Its image is of this host's program.
-pub fn gateway(image: Reference, namespace: &str) -> GatewayDeployment {
-    let (uid, gid) = GATEWAY_USER;
-    GatewayDeployment {
-        name: GATEWAY.to_owned(),
-        namespace: namespace.to_owned(),
-        image: ImagePin {
-            reference: image,
-            run_as: RunAs::User { uid, gid },
-            architectures: vec![Platform::host().architecture],
-        },
-        replicas: GATEWAY_REPLICAS,
-        exposure: Exposure::ClusterIp,
-        resources: PodResources::default(),
-        placement: Placement::default(),
-        service_annotations: Default::default(),
     }
 }

@@ -15,7 +15,7 @@ use slipway_types::engine::ClusterSpec;
 use crate::daemon::{App, Connected};
 use crate::env_vars;
 
-pub use deployment::{GATEWAY, GATEWAY_REPLICAS, deployment, gateway};
+pub use deployment::{GATEWAY_REPLICAS, gateway_on_engine, on_engine};
 use previews::ClusterPreviews;
 use publisher::RegistryPublisher;
 use runs::ClusterRuns;

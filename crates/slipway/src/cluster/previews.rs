@@ -6,7 +6,7 @@ use slipway_kubernetes::apply::{ApplyError, Difference};
 use slipway_kubernetes::engine::{Previewer, Tried, Verdict};
 use slipway_kubernetes::export::stream;
 use slipway_orchestrator::Revision;
-use slipway_types::engine::ClusterSpec;
+use slipway_types::engine::{ClusterFacts, ClusterSpec};
 use slipway_types::expose::Exposure;
 use slipway_types::preview::{Preview, PreviewKind, PreviewOutcome, PreviewedObject};
 use slipway_types::{ApiError, ErrorCode};
@@ -32,6 +32,16 @@ impl ClusterPreviews {
 }
 
 impl Previews for ClusterPreviews {
+    fn facts(&self) -> Result<ClusterFacts, ApiError> {
+        let app = self.app.upgrade();
+        let app = app.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "the daemon ends"))?;
+        let caps = app.handle.block_on(self.previewer.capabilities()).map_err(refused)?;
+        let capabilities = serde_json::to_value(caps);
+        let capabilities = capabilities.map_err(|e| ApiError::from_error(ErrorCode::Internal, &e))?;
+        let (cluster, namespace) = (self.spec.clone(), self.namespace.clone());
+        Ok(ClusterFacts { cluster, namespace, exposure: None, capabilities })
+    }
+
     fn preview(
         &self,
         revision: &Revision,
@@ -43,7 +53,7 @@ impl Previews for ClusterPreviews {
         let nowhere = Destination { registry: &self.spec.registry, compression: None, push: false };
         let silent: OnPublish = Arc::new(|_| {});
         let published = publish::revision(&app, revision, &nowhere, &silent)?;
-        let spec = on_engine(published, revision, exposure.cloned(), &self.spec, &self.namespace);
+        let spec = on_engine(published, exposure.cloned(), &self.spec, &self.namespace);
         let mut preview = Preview {
             content: revision.spec.content(),
             has_model: revision.model.is_some(),

@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slipway_kubernetes::apply::{Applier, Inventory};
 use slipway_kubernetes::reason::RunEnd;
+use slipway_kubernetes::render::MPI_TOKEN;
 use slipway_kubernetes::runs::{
-    Budget, CollectError, Progress, RunError, RunOptions, RunPhase, RunUpdate, Runs,
+    Budget, CollectError, Progress, RunError, RunOptions, RunPhase, RunUpdate, Runs, model_folder,
+    output_claim,
 };
 use slipway_kubernetes::spec::{
     Environment, Gang, ImagePin, Launcher, Placement, PodResources, RunAs, Storage, TrainingRun, VolumeSource,
@@ -44,6 +46,7 @@ pub struct ClusterRuns {
     handle: Handle,
     cluster: ClusterSpec,
     namespace: String,
+    owner: String,
     runs: Runs,
     store: Arc<Store>,
     /// What keeps the copy up to date for as long as a run is driven.
@@ -60,12 +63,16 @@ struct Kept {
 
 impl Kept {
     fn plan(&self) -> Result<Plan, ApiError> {
-        let value = serde_json::to_value(self);
-        value.map(Plan).map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))
+        let rest =
+            serde_json::to_value(self).map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))?;
+        let claim = output_claim(&self.run).unwrap_or_default();
+        let (folder, namespace) = (model_folder(&self.run), &self.run.namespace);
+        let place = format!("the folder `{folder}` of the claim `{claim}` in the namespace `{namespace}`");
+        Ok(Plan { place, rest })
     }
 
     fn of(plan: &Plan) -> Result<Self, ApiError> {
-        serde_json::from_value(plan.0.clone())
+        serde_json::from_value(plan.rest.clone())
             .map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))
     }
 }
@@ -81,15 +88,22 @@ impl ClusterRuns {
         watching: Arc<dyn Any + Send + Sync>,
     ) -> Self {
         let namespace = applier.cluster().namespace().to_owned();
+        let owner = applier.owner().to_owned();
         let runs = Runs::new(applier, inventory, Arc::clone(&store), RunOptions::default());
-        Self { handle, cluster, namespace, runs, store, _watching: watching }
+        Self { handle, cluster, namespace, owner, runs, store, _watching: watching }
     }
 
-    fn training(&self, order: &Order<'_>, published: PublishedRun) -> TrainingRun {
+    fn training(&self, order: &Order<'_>, published: PublishedRun, gang: Gang) -> TrainingRun {
         let spec = order.spec;
         let folder = |(reference, folder)| VolumeSource::Image { reference, folder };
+        let mut environment = Environment { secrets: spec.secrets.0.clone(), ..Environment::default() };
+        if spec.gang.launcher == run::Launcher::Mpi {
+            let token = format!("{}{}", slipway_native::random_id(), slipway_native::random_id());
+            environment.secrets.insert(MPI_TOKEN.to_owned(), token);
+        }
         TrainingRun {
             run: order.run.to_owned(),
+            owner: Some(self.owner.clone()),
             project: spec.project.clone(),
             attempt: 0,
             namespace: self.namespace.clone(),
@@ -113,7 +127,7 @@ impl ClusterRuns {
                 run::Launcher::Mpi => Launcher::Mpi,
             },
             env: spec.env.clone(),
-            environment: Environment::default(),
+            environment,
             resources: PodResources { limits: spec.limits, ..PodResources::default() },
             placement: Placement {
                 image_pull_secrets: self.cluster.pull_secrets.clone(),
@@ -128,7 +142,7 @@ impl ClusterRuns {
             },
             deadline: None,
             grace: GRACE,
-            gang: Gang::Emulated,
+            gang,
             egress: spec.network == NetworkMode::Host,
         }
     }
@@ -188,7 +202,10 @@ fn tell(keeper: &dyn Keeper, update: RunUpdate) {
             keeper.note(Some(reason.map_or_else(starting, |reason| reason.text)));
         }
         RunUpdate::Phase { phase: RunPhase::Missing, .. } => {}
-        RunUpdate::Phase { phase: RunPhase::Running { .. } | RunPhase::Ended(_), .. } => keeper.note(None),
+        RunUpdate::Phase { phase: RunPhase::Running { reason, .. }, .. } => {
+            keeper.note(reason.map(|reason| reason.text));
+        }
+        RunUpdate::Phase { phase: RunPhase::Ended(_), .. } => keeper.note(None),
     }
 }
 
@@ -199,6 +216,11 @@ impl Driver for ClusterRuns {
         order: &Order<'_>,
         told: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<Plan, ApiError> {
+        // Asked first: what the cluster cannot do is not worth a push.
+        let gang = self.handle.block_on(self.runs.gang(&order.spec.gang)).map_err(|error| {
+            let code = if error.is_transient() { ErrorCode::Unavailable } else { ErrorCode::Failed };
+            ApiError::from_error(code, &error)
+        })?;
         // Events come from the registry client's tasks, which outlive no borrow: they are passed on from here.
         let (sender, mut events) = mpsc::unbounded_channel();
         let on_event: OnPublish = Arc::new(move |event| {
@@ -218,7 +240,7 @@ impl Driver for ClusterRuns {
             published
         })?;
         let budget = Budget { retries: order.spec.gang.retries };
-        Kept { run: self.training(order, published), progress: Progress::default(), budget }.plan()
+        Kept { run: self.training(order, published, gang), progress: Progress::default(), budget }.plan()
     }
 
     fn drive(&self, plan: &Plan, keeper: &dyn Keeper) -> Result<End, ApiError> {
@@ -246,6 +268,11 @@ impl Driver for ClusterRuns {
             };
             ApiError::from_error(code, &error)
         })
+    }
+
+    fn release(&self, run: &str) -> Result<(), ApiError> {
+        let released = self.handle.block_on(self.runs.release(run));
+        released.map(drop).map_err(|error| run_error(&error))
     }
 
     fn remove(&self, run: &str) -> Result<(), ApiError> {

@@ -1,12 +1,13 @@
 //! `slipway deploy`
 
+use slipway_types::name::argument;
 use slipway_types::service::{ServiceSpec, ServiceStatus};
 use slipway_types::size::parse_bytes;
 
 use super::Context;
 use super::dry_run::{self, DryRun};
 use super::pull::transferred;
-use super::services::wait_until_ready;
+use super::services::{print_address, wait_until_ready};
 use crate::client::Client;
 use crate::failure::{Failure, exit};
 use crate::project_file::limits;
@@ -58,6 +59,9 @@ pub struct Args {
     /// Only show what would be done on a cluster; an image must be here then
     #[arg(long, value_enum, value_name = "WHERE", conflicts_with = "detach")]
     dry_run: Option<DryRun>,
+    /// Take over what others, such as `kubectl edit`, own of its objects in a cluster; that is an error otherwise
+    #[arg(long, conflicts_with = "dry_run")]
+    take_over: bool,
     /// Do not wait until it answers
     #[arg(short, long)]
     detach: bool,
@@ -92,7 +96,7 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         "max_body": max_body.map_err(|e| Failure::usage(format!("--max-body: {e}")))?,
     });
     let body = serde_json::json!({ "spec": spec, "keep_replicas": args.replicas.is_none(), "change": change,
-        "engine": context.engine, "no_model": args.no_model });
+        "engine": context.engine, "no_model": args.no_model, "take_over": args.take_over });
     let image_alone = |image: &str| {
         if !args.no_model {
             let model = &reference.model;
@@ -119,10 +123,10 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if status.reachable.is_none() && !args.detach {
         context.printer.note(format!(
             "it offers no port: `slipway expose {} --port PORT` lets it be reached",
-            status.spec.name
+            argument(&status.spec.name)
         ));
     } else {
-        context.printer.line(&status.url);
+        print_address(context, &status);
     }
     Ok(0)
 }

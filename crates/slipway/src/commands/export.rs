@@ -1,6 +1,7 @@
 //! `slipway export`
 
 mod kubernetes;
+mod target;
 
 use super::Context;
 use crate::failure::Failure;

@@ -2,16 +2,23 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use slipway_types::{ApiError, ErrorCode};
+use slipway_types::engine::NATIVE;
+use slipway_types::service::ServiceStatus;
+use slipway_types::{ApiError, ErrorCode, name};
 
 use super::Context;
 use crate::failure::{self, Failure, exit};
+use crate::query;
 
-/// Send one request to a service through the gateway and print the answer
+/// How long a service's address is waited for.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Send one request to a service through the gateway before it and print the answer
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Body of the request: `{"instances": …}`, `{"inputs": …}` (TensorFlow Serving), or with `--v2` the Open
@@ -34,28 +41,27 @@ pub struct Args {
 
 /// Predicts.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
-    if !slipway_types::model::valid_model_name(&args.service) {
-        return Err(Failure::usage(format!(
-            "`{}` is not a service name: {}",
-            args.service,
-            slipway_types::model::MODEL_NAME_RULE
-        )));
+    if !name::is_valid(&args.service) {
+        return Err(Failure::usage(format!("`{}` is not a service name: {}", args.service, name::RULE)));
     }
     let body = body(args)?;
+    let service = name::segment(&args.service);
     let version = args.version.map(|version| format!("/versions/{version}")).unwrap_or_default();
     let path = if args.v2 {
-        format!("/v2/models/{}{version}/infer", args.service)
+        format!("/v2/models/{service}{version}/infer")
     } else {
-        format!("/v1/models/{}{version}:predict", args.service)
+        format!("/v1/models/{service}{version}:predict")
     };
-    let address = &context.settings.values.gateway.listen;
+    let (address, of) = match elsewhere(context, &args.service)? {
+        Some(address) => (address, "the cluster"),
+        None => (context.settings.values.gateway.listen.clone(), "the gateway"),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::from(ApiError::new(ErrorCode::Internal, format!("cannot start: {e}"))))?;
-    let (status, answer) = runtime.block_on(post(address, &path, body)).map_err(|reason| {
-        let mut error =
-            ApiError::new(ErrorCode::Unavailable, format!("no answer from the gateway at {address}"));
+    let (status, answer) = runtime.block_on(post(&address, &path, body)).map_err(|reason| {
+        let mut error = ApiError::new(ErrorCode::Unavailable, format!("no answer from {of} at {address}"));
         error.causes.push(reason);
         error.hint =
             Some("`slipway services` lists what is served; the gateway starts with the first service".into());
@@ -76,6 +82,37 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         _ => ErrorCode::Failed,
     };
     Err(ApiError::new(code, format!("{status}: {reason}")).into())
+}
+
+/// Host and port of a service that is not on this host.
+fn elsewhere(context: &Context, service: &str) -> Result<Option<String>, Failure> {
+    let began = Instant::now();
+    let status = loop {
+        // The gateway here answers without a daemon, and says itself what it does not serve.
+        let path = query::path("/v1/service", &[("name", service)]);
+        let status = context.client().and_then(|client| client.get::<ServiceStatus>(&path));
+        let Ok(status) = status else { return Ok(None) };
+        if status.engine == NATIVE || status.engine.is_empty() {
+            return Ok(None);
+        }
+        // A daemon that has just started looks at its clusters first.
+        if !status.url.is_empty() || began.elapsed() > ADDRESS_LIMIT {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    if let Some(host) = status.url.strip_prefix("http://") {
+        let host = host.trim_end_matches('/');
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        return Ok(Some(if has_port { host.to_owned() } else { format!("{host}:80") }));
+    }
+    if status.url.is_empty() {
+        let mut error = ApiError::new(ErrorCode::Unavailable, format!("`{service}` has no address"));
+        error.causes.extend(status.pending);
+        return Err(error.into());
+    }
+    let message = format!("`predict` does not speak TLS, and `{service}` is at {}", status.url);
+    Err(ApiError::new(ErrorCode::InvalidArgument, message).with_hint("use curl or another client").into())
 }
 
 fn body(args: &Args) -> Result<Vec<u8>, Failure> {

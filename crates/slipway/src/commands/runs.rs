@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::printer::{Format, age};
 use crate::query;
 
-/// List training runs, show one, or cancel one
+/// List training runs, show one, cancel one, or remove what one has left
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only of this project
@@ -16,11 +16,15 @@ pub struct Args {
     /// Stop this run; it leaves no model version
     #[arg(long, conflicts_with = "project")]
     cancel: bool,
+    /// Remove what this run has left once it is done: a model that could not be fetched from its cluster, and checkpoints and
+    /// files here. Its record, its log and its model version stay
+    #[arg(long, conflicts_with_all = ["project", "cancel"])]
+    discard: bool,
     /// How to write them
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// One run, such as `digits-7`
-    #[arg(value_name = "RUN", required_if_eq("cancel", "true"))]
+    #[arg(value_name = "RUN", required_if_eq_any([("cancel", "true"), ("discard", "true")]))]
     run: Option<String>,
 }
 
@@ -31,6 +35,10 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     match &args.run {
         Some(run) if args.cancel => {
             client.post::<_, ()>(&query::path("/v1/runs/cancel", &[("run", run)]), &())?;
+            printer.line(run);
+        }
+        Some(run) if args.discard => {
+            client.post::<_, ()>(&query::path("/v1/runs/discard", &[("run", run)]), &())?;
             printer.line(run);
         }
         Some(run) => printer.json(&client.get::<RunStatus>(&query::path("/v1/run", &[("run", run)]))?),

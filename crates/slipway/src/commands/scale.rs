@@ -10,6 +10,9 @@ use crate::failure::Failure;
 /// Change how many replicas of a service run
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Take over what others, such as `kubectl edit`, own of its objects in a cluster; that is an error otherwise
+    #[arg(long)]
+    take_over: bool,
     /// Do not wait until they are ready
     #[arg(short, long)]
     detach: bool,
@@ -24,7 +27,7 @@ pub struct Args {
 /// Scales.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let client = context.client()?;
-    let body = json!({ "name": args.service, "replicas": args.replicas });
+    let body = json!({ "name": args.service, "replicas": args.replicas, "take_over": args.take_over });
     let status: ServiceStatus = client.post("/v1/services/scale", &body)?;
     if !args.detach {
         wait_until_ready(context, &client, &status.spec.name)?;

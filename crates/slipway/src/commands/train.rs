@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use hyper::Method;
 use slipway_types::container::{NetworkMode, OutputStream};
-use slipway_types::run::{Gang, Launcher, RunEvent, RunSpec, RunState, RunStatus};
+use slipway_types::run::{Gang, GangBy, Launcher, RunEvent, RunSpec, RunState, RunStatus, Secrets};
 use slipway_types::size::human_bytes;
 
 use super::Context;
@@ -30,6 +30,9 @@ pub struct Args {
     /// Set an environment variable (repeatable)
     #[arg(short, long = "env", value_name = "KEY=VALUE")]
     env: Vec<String>,
+    /// Set an environment variable to the value that it has here, and let nothing show it (repeatable)
+    #[arg(long = "secret", value_name = "NAME")]
+    secrets: Vec<String>,
     /// Memory limit, such as `4g`
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<String>,
@@ -51,6 +54,12 @@ pub struct Args {
     /// How often all may begin again, from their checkpoints, after one failed; on a cluster
     #[arg(long, value_name = "COUNT")]
     retries: Option<u32>,
+    /// What of the cluster starts all together: `auto` (what there is), `none`, `jobset`, `kueue`, `volcano` or `podgroup`
+    #[arg(long, value_name = "WHAT")]
+    gang: Option<GangBy>,
+    /// Queue of Kueue or Volcano [default: the project's, else the namespace's]
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
     /// Print the run's id and do not wait for its end
     #[arg(short, long)]
     detach: bool,
@@ -71,10 +80,16 @@ impl Args {
             launcher: self.launcher.unwrap_or(project.launcher),
             retries: self.retries.unwrap_or(project.retries),
             storage: project.storage,
+            by: self.gang.unwrap_or(project.by),
+            queue: self.queue.clone().or_else(|| project.queue.clone()),
         };
         // The project's own keys were checked when it was read: what is wrong is a flag.
         match gang.fault() {
-            Some((key, reason)) => Err(Failure::usage(format!("{}: {reason}", key.replace("train.", "--")))),
+            Some((key, reason)) => Err(Failure::usage(format!(
+                "{}: {}",
+                key.replace("train.", "--"),
+                reason.replace("train.", "--")
+            ))),
             None => Ok(gang),
         }
     }
@@ -91,6 +106,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         spec.data = Some(data.canonicalize().map_err(|e| failure::io("open", data, &e))?);
     }
     spec.env.extend(args.env.iter().cloned());
+    spec.secrets.0.extend(secrets(&args.secrets, "--secret")?.0);
     let flags = limits(args.memory.as_deref(), args.cpus, "--memory", "--cpus")
         .map_err(|(flag, reason)| Failure::usage(format!("{flag}: {reason}")))?;
     spec.limits.memory = flags.memory.or(spec.limits.memory);
@@ -153,6 +169,7 @@ pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
         project: loaded.project.name.clone(),
         image: loaded.image_name(),
         command: train.command.clone(),
+        secrets: secrets(&train.secrets, "train.secrets")?,
         env: train.env.iter().map(|(key, value)| format!("{key}={value}")).collect(),
         workspace: loaded.folder.clone(),
         data,
@@ -162,6 +179,24 @@ pub fn run_spec(loaded: &LoadedProject) -> Result<RunSpec, Failure> {
         entry: loaded.project.model.entry.clone(),
         gang: loaded.gang().map_err(|(key, reason)| Failure::usage(format!("{key}: {reason}")))?,
     })
+}
+
+/// The values that variables have here. `key` is what names them.
+fn secrets(names: &[String], key: &str) -> Result<Secrets, Failure> {
+    let value = |name: &String| match std::env::var(name) {
+        Ok(value) => Ok((name.clone(), value)),
+        Err(std::env::VarError::NotPresent) => {
+            Err(Failure::usage(format!("{key}: the environment variable `{name}` is not set here")))
+        }
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failure::usage(format!("{key}: the environment variable `{name}` is no text")))
+        }
+    };
+    let secrets = Secrets(names.iter().map(value).collect::<Result<_, _>>()?);
+    match secrets.fault() {
+        Some(reason) => Err(Failure::usage(format!("{key}: {reason}"))),
+        None => Ok(secrets),
+    }
 }
 
 /// Shows an event of a run.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use hyper::Method;
 use slipway_types::build::{BuildEvent, BuildRequest};
+use slipway_types::name::{argument, segment};
 use slipway_types::run::RunSpec;
 use slipway_types::service::ServiceSpec;
 use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
@@ -31,6 +32,9 @@ pub struct Args {
     /// Only show what deploying the newest model version would do on a cluster; nothing is built or trained
     #[arg(long, value_enum, value_name = "WHERE")]
     dry_run: Option<DryRun>,
+    /// Take over what others, such as `kubectl edit`, own of its objects in a cluster; that is an error otherwise
+    #[arg(long, conflicts_with = "dry_run")]
+    take_over: bool,
     /// PEM bundle that build steps trust besides the image's own; not kept in the image
     #[arg(long, value_name = "FILE", env = crate::env_vars::SLIPWAY_CA_CERTIFICATES)]
     ca_certificates: Option<PathBuf>,
@@ -89,15 +93,23 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if !done.changed {
         printer.line(format!("{} is up to date: nothing to do", done.service));
     }
+    if done.url.is_empty() {
+        printer.line(format!("{} replicas, model version {}", done.ready, done.version));
+        printer.note(format!(
+            "it runs, and has no address yet: `slipway services {}` says why, and shows it once there is one",
+            argument(&done.service)
+        ));
+        return Ok(0);
+    }
     printer.line(format!("{}  {} replicas, model version {}", done.url, done.ready, done.version));
-    printer.line(format!("try:  curl {}/v2/models/{}", done.url, done.service));
+    printer.line(format!("try:  curl {}/v2/models/{}", done.url, segment(&done.service)));
     let sample = loaded.folder.join("request.json");
     if sample.is_file() {
         printer.line(format!(
-            "      curl -d @{} {}/v1/models/{}:predict",
-            sample.display(),
+            "      curl -d {} {}/v1/models/{}:predict",
+            argument(&format!("@{}", sample.display())),
             done.url,
-            done.service
+            segment(&done.service)
         ));
     }
     Ok(0)
@@ -160,5 +172,6 @@ fn request(context: &Context, loaded: &LoadedProject, args: &Args) -> Result<UpR
             ..ServiceSpec::default()
         },
         retrain: args.retrain,
+        take_over: args.take_over,
     })
 }

@@ -31,7 +31,7 @@ pub fn create(app: &Arc<App>, request: CreateContainer) -> Result<CreatedContain
         Some(name) => {
             return Err(ApiError::new(
                 ErrorCode::InvalidArgument,
-                format!("`{name}` is not a container name: {}", slipway_types::model::MODEL_NAME_RULE),
+                format!("`{name}` is not a container name: {}", slipway_types::container::NAME_RULE),
             ));
         }
     };

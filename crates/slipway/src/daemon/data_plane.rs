@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use slipway_orchestrator::{Endpoint, ObservedReplica, Revision, RouteLimits, ServedService, routes};
+use slipway_types::name::{label_value, segment};
 use slipway_types::service::{Route, RoutingTable};
 use slipway_types::{ApiError, ErrorCode};
 
@@ -65,9 +66,10 @@ impl DataPlane {
     /// Gives the gateway the table of what engines were last seen to have, and keeps it running while anything is
     /// declared that answers there.
     pub fn publish(&mut self) -> Result<(), ApiError> {
-        let mut records = self.app.state.services()?;
+        let clusters = self.app.engines.clusters();
+        let mut records = self.app.state.services_where(|record| !clusters.contains(&record.engine))?;
         records.retain(|record| self.app.engines.endpoint(record) == Endpoint::Gateway);
-        let seen = self.app.engines.seen();
+        let seen = self.app.engines.seen_here();
         let table = table(&records, &self.aliases(&records)?, &seen, &self.table);
         if let Some(child) = &mut self.child {
             // Takes its exit status, so that no zombie stays.
@@ -171,7 +173,8 @@ impl DataPlane {
         for replica in observed {
             let Ok(container) = self.app.native.container(&replica.container) else { continue };
             let Ok(stats) = container.stats() else { continue };
-            let labels = format!("service=\"{}\",id=\"{}\"", replica.service, replica.container.short());
+            let labels =
+                format!("service=\"{}\",id=\"{}\"", label_value(&replica.service), replica.container.short());
             let values = [
                 Some(format!("{:.6}", stats.cpu_usec as f64 / 1e6)),
                 Some(stats.memory_current.to_string()),
@@ -192,7 +195,8 @@ impl DataPlane {
         for record in records {
             restarts.push(format!(
                 "slipway_service_restarts_total{{service=\"{}\"}} {}",
-                record.target.spec.name, record.restarts
+                label_value(&record.target.spec.name),
+                record.restarts
             ));
         }
         if !restarts.is_empty() {
@@ -235,6 +239,12 @@ fn table(
     let mut table = routes(services, &observed, &RouteLimits::default(), previous);
     let kept = |route: &&Route| others.iter().any(|record| record.target.spec.name == route.service);
     table.services.extend(previous.services.iter().filter(kept).cloned());
+    for route in &mut table.services {
+        // One that is no host name has another before `.localhost`, which is no other service's.
+        let mapped = slipway_kubernetes::names::map(&route.service).ok();
+        let mapped = mapped.filter(|mapped| *mapped != route.service);
+        route.hosts = mapped.into_iter().map(|mapped| format!("{mapped}.localhost")).collect();
+    }
     table.services.sort_by(|a, b| a.service.cmp(&b.service));
     table.generation = previous.generation + u64::from(table.services != previous.services);
     table
@@ -263,7 +273,7 @@ fn ready_at(address: SocketAddr, service: &str) -> std::io::Result<bool> {
     write!(
         stream,
         "GET /v2/models/{}/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n",
-        crate::query::segment(service)
+        segment(service)
     )?;
     let mut answer = Vec::new();
     stream.take(4096).read_to_end(&mut answer)?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use slipway_orchestrator::{ModelPin, Revision};
 use slipway_types::engine::NATIVE;
-use slipway_types::model::{ModelRef, ModelSelector, ModelVersion, valid_model_name};
+use slipway_types::model::{ModelRef, ModelSelector, ModelVersion};
+use slipway_types::name::{self, argument};
 use slipway_types::service::{Batch, ServiceSpec, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
@@ -30,6 +31,9 @@ pub struct Declare {
     /// Runs what the image itself runs, whatever models there are.
     #[serde(default)]
     pub no_model: bool,
+    /// Takes over what others own of its objects in a cluster.
+    #[serde(default)]
+    pub take_over: bool,
 }
 
 /// Settings that a user gave; what is `None` or empty stays as it is.
@@ -85,6 +89,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
     named_validly(&request.spec.name)?;
     let _claim = app.claim(&format!("service {}", request.spec.name))?;
     let _lease = app.store.lease();
+    let take_over = request.take_over;
     let Planned { record, before, .. } = &plan(app, request)?;
     let changed = before.as_ref() != Some(record);
     if changed {
@@ -97,7 +102,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
             &format!("Revision {}: {}, {} replicas.", record.target.number, spec.content(), spec.replicas),
         );
     }
-    app.try_again(&record.target.spec.name);
+    app.try_again(&record.target.spec.name, take_over);
     Ok((services::status_of(app, record), changed))
 }
 
@@ -108,10 +113,10 @@ pub fn would_be(app: &Arc<App>, request: Declare) -> Result<ServiceRecord, ApiEr
 }
 
 fn named_validly(name: &str) -> Result<(), ApiError> {
-    if valid_model_name(name) {
+    if name::is_valid(name) {
         return Ok(());
     }
-    let rule = slipway_types::model::MODEL_NAME_RULE;
+    let rule = name::RULE;
     Err(invalid(format!("`{name}` is not a service name: {rule}")))
 }
 
@@ -307,7 +312,8 @@ fn engine(app: &App, asked: Option<&str>, before: Option<&ServiceRecord>) -> Res
             format!("`{name}` runs on the engine `{runs_on}`")
         };
         return Err(ApiError::new(ErrorCode::Conflict, message).with_hint(format!(
-            "`slipway delete {name}` first, or deploy under another name with `--name`"
+            "`slipway delete {}` first, or deploy under another name with `--name`",
+            argument(name)
         )));
     }
     Ok(runs_on.clone())

@@ -1,11 +1,11 @@
 //! The engines of this daemon: this host, and the clusters that a user added. One that cannot be reached now is tried again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slipway_orchestrator::{Endpoint, Engine, EngineError, ObservedReplica};
+use slipway_types::container::{NAME_RULE, valid_name};
 use slipway_types::engine::{ClusterSpec, EngineStatus, NATIVE, UseEngine};
-use slipway_types::model::{MODEL_NAME_RULE, valid_model_name};
 use slipway_types::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
@@ -39,6 +39,9 @@ pub struct Engines {
     connect: Box<Connect>,
 }
 
+/// Replicas by the name of their service.
+type Seen = BTreeMap<String, Vec<ObservedReplica>>;
+
 struct Slot {
     /// Absent for this host.
     cluster: Option<ClusterSpec>,
@@ -47,7 +50,7 @@ struct Slot {
     /// Grows with every change of what the engine is.
     generation: u64,
     /// Replicas as its reconciler last saw them; absent before the first look.
-    seen: Option<Vec<ObservedReplica>>,
+    seen: Option<Seen>,
     /// Why its last pass failed.
     trouble: Option<String>,
 }
@@ -132,16 +135,31 @@ impl Engines {
         })
     }
 
-    /// Replicas of each engine as last seen; one that was not looked at since the daemon started is not in it.
-    pub fn seen(&self) -> BTreeMap<String, Vec<ObservedReplica>> {
-        let all = self.lock();
-        all.iter().filter_map(|(name, slot)| Some((name.clone(), slot.seen.clone()?))).collect()
+    /// Names of the engines that are clusters: what runs there is not routed to by this host's gateway.
+    pub fn clusters(&self) -> BTreeSet<String> {
+        self.lock().iter().filter(|(_, slot)| slot.cluster.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Replaces what [`Engines::seen`] gives of an engine.
-    pub fn set_seen(&self, engine: &str, replicas: Vec<ObservedReplica>) {
+    /// Replicas of each engine that is no cluster as last seen; one that was not looked at since the daemon started is not
+    /// in it.
+    pub fn seen_here(&self) -> BTreeMap<String, Vec<ObservedReplica>> {
+        let all = self.lock();
+        all.iter()
+            .filter(|(_, slot)| slot.cluster.is_none())
+            .filter_map(|(name, slot)| {
+                Some((name.clone(), slot.seen.clone()?.into_values().flatten().collect()))
+            })
+            .collect()
+    }
+
+    /// Replaces what was last seen of an engine.
+    pub fn set_seen(&self, engine: &str, replicas: &[ObservedReplica]) {
+        let mut seen: Seen = BTreeMap::new();
+        for replica in replicas {
+            seen.entry(replica.service.clone()).or_default().push(replica.clone());
+        }
         if let Some(slot) = self.lock().get_mut(engine) {
-            slot.seen = Some(replicas);
+            slot.seen = Some(seen);
         }
     }
 
@@ -156,16 +174,21 @@ impl Engines {
     /// relied upon, if so.
     pub fn replicas_of(&self, record: &ServiceRecord) -> (Vec<ObservedReplica>, Option<String>) {
         let name = &record.engine;
+        let service = &record.target.spec.name;
+        let of_service = |seen: &Seen| seen.get(service).cloned().unwrap_or_default();
         let (known, mut trouble) = match self.lock().get(name) {
-            Some(slot) => (slot.seen.clone(), slot.trouble.clone()),
+            Some(slot) => (slot.seen.as_ref().map(of_service), slot.trouble.clone()),
             None => (None, None),
         };
-        let look = || self.get(name)?.engine.observe().map_err(|error| engine_error(&error));
-        let mut all = known.map_or_else(look, Ok).unwrap_or_else(|error| {
+        let look = || {
+            let mut all = self.get(name)?.engine.observe().map_err(|error| engine_error(&error))?;
+            all.retain(|replica| replica.service == *service);
+            Ok(all)
+        };
+        let all = known.map_or_else(look, Ok).unwrap_or_else(|error: ApiError| {
             trouble.get_or_insert(error.chain());
             Vec::new()
         });
-        all.retain(|replica| replica.service == record.target.spec.name);
         (all, trouble)
     }
 
@@ -207,9 +230,8 @@ pub fn use_engine(app: &Arc<App>, request: &UseEngine) -> Result<EngineStatus, A
         None if !app.engines.knows(name) => return Err(unknown(name)),
         None => app.state.put_engine(name, None, request.default)?,
         Some(cluster) => {
-            if name == NATIVE || !valid_model_name(name) {
-                let text =
-                    format!("`{name}` cannot be the name of a cluster: {MODEL_NAME_RULE}, and not `native`");
+            if name == NATIVE || !valid_name(name) {
+                let text = format!("`{name}` cannot be the name of a cluster: {NAME_RULE}, and not `native`");
                 return Err(ApiError::new(ErrorCode::InvalidArgument, text));
             }
             stays_where_its_services_are(app, name, cluster)?;

@@ -6,16 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use slipway_image::build::ignore::Ignore;
 use slipway_types::run::{Launcher, RunSpec};
 use slipway_types::{ApiError, Digest};
 
+use super::workspace;
 use crate::project_file::FILE_NAME;
-
-/// Files beyond this many in a project are a mistake, such as a data set inside it.
-const MAX_FILES: usize = 200_000;
-/// Folders that never matter to a training run.
-const NEVER: [&str; 3] = [".git", "__pycache__", ".venv"];
 
 /// What a model version was trained from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,23 +21,6 @@ pub struct Fingerprint {
     pub stats: Digest,
     /// Names and contents.
     pub content: Digest,
-}
-
-/// Which files of a project folder training depends on: those that no rule of `.dockerignore` names.
-pub struct Workspace(Ignore);
-
-impl Workspace {
-    /// The rules of a folder.
-    pub fn of(folder: &Path) -> Self {
-        let text = std::fs::read_to_string(folder.join(".dockerignore")).unwrap_or_default();
-        Self(Ignore::parse(&text).unwrap_or_default())
-    }
-
-    /// Whether a path in the folder, with `/` between its parts, is one of them.
-    pub fn has(&self, path: &str) -> bool {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        !NEVER.contains(&name) && !self.0.is_ignored(path)
-    }
 }
 
 /// A listed file.
@@ -80,6 +58,10 @@ impl Fingerprint {
             let text = serde_json::to_vec(&gang);
             hash.update(text.map_err(|e| ApiError::new(slipway_types::ErrorCode::Internal, e.to_string()))?);
         }
+        // A token that was renewed changes no model.
+        for name in spec.secrets.0.keys() {
+            hash.update(format!("secret {name}\0"));
+        }
         Ok(Self { settings: digest(hash), stats, content })
     }
 
@@ -99,45 +81,27 @@ fn list(
     project: bool,
     files: &mut BTreeMap<String, Entry>,
 ) -> Result<(), ApiError> {
-    let rules = if project { Some(Workspace::of(folder)) } else { None };
-    let mut pending = vec![String::new()];
-    while let Some(inside) = pending.pop() {
-        let path = folder.join(&inside);
-        for entry in std::fs::read_dir(&path).map_err(|e| io("list", &path, &e))? {
-            let entry = entry.map_err(|e| io("list", &path, &e))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let inner = if inside.is_empty() { name.clone() } else { format!("{inside}/{name}") };
-            // What of it matters to training is among the settings; `[serve]` does not.
-            if project && inner == FILE_NAME {
-                continue;
-            }
-            if rules.as_ref().is_some_and(|rules| !rules.has(&inner)) {
-                continue;
-            }
-            let metadata = entry.metadata().map_err(|e| io("read", &entry.path(), &e))?;
-            if metadata.is_dir() {
-                pending.push(inner);
-                continue;
-            }
-            let stat = [
-                i64::from(metadata.mode()),
-                metadata.size().cast_signed(),
-                metadata.mtime(),
-                metadata.mtime_nsec(),
-                metadata.ctime() ^ metadata.ctime_nsec(),
-                metadata.ino().cast_signed(),
-            ];
-            files.insert(format!("{label}/{inner}"), Entry { path: entry.path(), stat });
-            if files.len() > MAX_FILES {
-                return Err(ApiError::new(
-                    slipway_types::ErrorCode::InvalidArgument,
-                    format!("{} has more than {MAX_FILES} files", folder.display()),
-                )
-                .with_hint("name what does not matter to training in .dockerignore"));
-            }
+    workspace::each(folder, project, |inner, entry| {
+        // What of it matters to training is among the settings; `[serve]` does not.
+        if project && inner == FILE_NAME {
+            return Ok(());
         }
-    }
-    Ok(())
+        let path = entry.into_path();
+        let metadata = std::fs::symlink_metadata(&path).map_err(|e| io("read", &path, &e))?;
+        if metadata.is_dir() {
+            return Ok(());
+        }
+        let stat = [
+            i64::from(metadata.mode()),
+            metadata.size().cast_signed(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime() ^ metadata.ctime_nsec(),
+            metadata.ino().cast_signed(),
+        ];
+        files.insert(format!("{label}/{inner}"), Entry { path, stat });
+        Ok(())
+    })
 }
 
 fn contents(files: &BTreeMap<String, Entry>) -> Result<Digest, ApiError> {
@@ -189,7 +153,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("train.py");
         std::fs::write(&file, "one").unwrap();
-        std::fs::write(dir.path().join(".dockerignore"), "*.log\n").unwrap();
+        std::fs::write(dir.path().join(".slipwayignore"), "*.log\n").unwrap();
+        // Of the image's build, and nothing to training.
+        std::fs::write(dir.path().join(".dockerignore"), "*\n").unwrap();
         let spec =
             RunSpec { workspace: dir.path().to_owned(), command: vec!["x".into()], ..RunSpec::default() };
         let image = Digest::from_sha256([1; 32]);

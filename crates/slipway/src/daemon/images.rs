@@ -12,6 +12,7 @@ use slipway_image::registry::{Compression, PullError, PushError, Registry};
 use slipway_image::store::{RemoveReport, Store, StoreError, UnpackLimits};
 use slipway_types::build::BuildRequest;
 use slipway_types::image::{Credentials, ImageSummary, InvalidPlatform, Platform, TransferEvent};
+use slipway_types::name::argument;
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
 use super::{App, credentials, models};
@@ -70,7 +71,8 @@ fn in_use(app: &App, name: &str, id: &Digest, users: &[String]) -> Option<ApiErr
     let (first, others) = versions.split_first()?;
     let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
     Some(conflict(&format!("the model version {first}{more}, which serves in it")).with_hint(format!(
-        "`slipway model rm {first}` lets go of it; with `--force` only the name goes and the image stays"
+        "`slipway model rm {}` lets go of it; with `--force` only the name goes and the image stays",
+        argument(first)
     )))
 }
 

@@ -17,11 +17,13 @@ mod logs;
 mod models;
 mod preview;
 pub mod publish;
+pub mod published;
 mod reconciler;
 pub mod runs;
 mod services;
 mod state;
 mod up;
+mod workspace;
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -125,15 +127,21 @@ impl App {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).set(service, failing);
     }
 
-    /// A user asked for a service: what failed before counts no more, and it is tried at once.
-    pub fn try_again(&self, service: &str) {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).try_again(service);
+    /// A user asked for a service: what failed before counts no more, and it is tried at once. With `take_over`, what others
+    /// own of it is taken over.
+    pub fn try_again(&self, service: &str, take_over: bool) {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).try_again(service, take_over);
         self.wake();
     }
 
-    /// Whether [`App::try_again`] was called since this was asked last.
-    pub fn take_try_again(&self, service: &str) -> bool {
+    /// Whether [`App::try_again`] was called since this was asked last; if so, whether to take over.
+    pub fn take_try_again(&self, service: &str) -> Option<bool> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).take(service)
+    }
+
+    /// Whether the engine of a service has not looked at it since a user asked for it.
+    pub fn is_unseen(&self, service: &str) -> bool {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).is_open(service)
     }
 
     /// Records an event; a database that cannot is reported in the log and stops nothing.

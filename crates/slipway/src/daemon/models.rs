@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use slipway_image::model::{self, ModelMeta};
 use slipway_image::store::StoreError;
 use slipway_types::image::TransferEvent;
-use slipway_types::model::{Lineage, ModelFormat, ModelRef, ModelSelector, ModelVersion, valid_model_name};
+use slipway_types::model::{Lineage, ModelFormat, ModelRef, ModelSelector, ModelVersion, valid_alias};
+use slipway_types::name;
 use slipway_types::run::RunStatus;
 use slipway_types::{ApiError, Digest, ErrorCode};
 
@@ -208,12 +209,11 @@ pub fn entry(app: &App, manifest: &Digest) -> Result<Option<String>, ApiError> {
 
 /// Lets an alias name a version, or takes it away.
 pub fn alias(app: &Arc<App>, reference: &ModelRef, alias: &str, delete: bool) -> Result<(), ApiError> {
-    let numeric = alias.bytes().all(|b| b.is_ascii_digit());
-    if !valid_model_name(alias) || numeric || alias == "latest" {
-        return Err(ApiError::new(
-            ErrorCode::InvalidArgument,
-            format!("`{alias}` cannot be an alias: expected a name that is no number and not `latest`"),
-        ));
+    if !valid_alias(alias) {
+        let rule = slipway_types::container::NAME_RULE;
+        return Err(invalid(format!(
+            "`{alias}` cannot be an alias: {rule}, which is no number and not `latest`"
+        )));
     }
     let _claim = app.claim(&format!("model {}", reference.model))?;
     if delete {
@@ -242,7 +242,8 @@ pub fn remove(app: &Arc<App>, reference: &ModelRef) -> Result<(), ApiError> {
     if let Some(service) = services::uses_model(app, &version.manifest)? {
         return Err(ApiError::new(ErrorCode::Conflict, format!("{name} is used by the service {service}"))
             .with_hint(format!(
-                "delete the service first, or deploy another version: `slipway delete {service}`"
+                "delete the service first, or deploy another version: `slipway delete {}`",
+                name::argument(&service)
             )));
     }
     app.state.remove_model_version(&version.model, version.version)?;
@@ -268,12 +269,8 @@ pub struct Import {
 
 /// Records a folder as a new version.
 pub fn import(app: &Arc<App>, import: &Import) -> Result<ModelVersion, ApiError> {
-    if !valid_model_name(&import.model) {
-        return Err(invalid(format!(
-            "`{}` is not a model name: {}",
-            import.model,
-            slipway_types::model::MODEL_NAME_RULE
-        )));
+    if !name::is_valid(&import.model) {
+        return Err(invalid(format!("`{}` is not a model name: {}", import.model, name::RULE)));
     }
     let format = match import.format.as_deref() {
         None | Some("auto") => None,
@@ -331,7 +328,7 @@ pub fn pull(
     let Some(model) = model.or(manifest.model.as_deref()) else {
         return Err(invalid("the artifact does not name its model: name it after the reference".to_owned()));
     };
-    if !valid_model_name(model) {
+    if !name::is_valid(model) {
         return Err(invalid(format!(
             "the artifact names its model `{model}`, which cannot be used; name another"
         )));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use slipway_orchestrator::Revision;
+use slipway_types::engine::{ClusterFacts, NATIVE};
 use slipway_types::expose::Exposure;
 use slipway_types::preview::{Preview, PreviewKind};
 use slipway_types::{ApiError, ErrorCode};
@@ -14,6 +15,9 @@ use super::{App, services};
 
 /// An engine that tells what it would do.
 pub trait Previews: Send + Sync {
+    /// What is to be known of it to write what it would do. Of no service in particular.
+    fn facts(&self) -> Result<ClusterFacts, ApiError>;
+
     /// What running a revision would do; it is reached as the engine has it where `exposure` is absent.
     fn preview(
         &self,
@@ -49,6 +53,16 @@ pub fn differences(app: &App, name: &str) -> Result<Preview, ApiError> {
         return Err(ApiError::new(ErrorCode::Conflict, message));
     }
     of(app, &record, PreviewKind::Diff)
+}
+
+/// What is to be known to write what a service is on its cluster; nothing for a service on this host.
+pub fn facts(app: &App, name: &str) -> Result<Option<ClusterFacts>, ApiError> {
+    let record = services::find(app, name)?;
+    if record.engine == NATIVE {
+        return Ok(None);
+    }
+    let Some(previews) = app.engines.get(&record.engine)?.previews else { return Ok(None) };
+    Ok(Some(ClusterFacts { exposure: record.exposure, ..previews.facts()? }))
 }
 
 fn of(app: &App, record: &ServiceRecord, kind: PreviewKind) -> Result<Preview, ApiError> {

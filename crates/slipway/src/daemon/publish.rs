@@ -14,10 +14,12 @@ use slipway_types::publish::{PublishEvent, PublishRequest, PublishedModel, Publi
 use slipway_types::run::RunSpec;
 use slipway_types::{ApiError, Digest, ErrorCode, Reference};
 
-use super::fingerprint::Workspace;
 use super::images::{self, OnEvent};
+use super::workspace::Workspace;
 use super::{App, services};
 
+/// Grows when what is published for the same inputs changes.
+pub const FORMAT: u32 = 1;
 /// Repository of the image with the runner and the Python worker.
 const TOOLS: &str = "slipway-tools";
 /// Folder of the tools in their image, and of a model's, a project's and data's files in theirs.
@@ -25,7 +27,7 @@ const TOOLS_FOLDER: &str = "slipway";
 const MODEL_FOLDER: &str = "model";
 /// Repository of the image with the gateway, and the program in it.
 const GATEWAY: &str = "slipway-gateway";
-const GATEWAY_PROGRAM: &str = "slipway";
+pub const GATEWAY_PROGRAM: &str = "slipway";
 /// User and group of the gateway: nobody in particular.
 pub const GATEWAY_USER: (u32, u32) = (65_532, 65_532);
 const WORKSPACE_FOLDER: &str = "workspace";
@@ -145,7 +147,7 @@ pub struct PublishedRun {
     pub data: Option<(Reference, String)>,
 }
 
-/// Publishes what a training run needs. The project folder goes as it is now, without what `.dockerignore` names.
+/// Publishes what a training run needs. The project folder goes as it is now, without what its rules name.
 pub fn publish_run(
     app: &App,
     registry: &str,
@@ -163,7 +165,7 @@ pub fn publish_run(
     let project = mapped(&spec.project)?;
     let tools = Carrier::of_folder(app.serving_files.folder(), TOOLS_FOLDER, &platform);
     let tools = target.carrier("tools", TOOLS, &tools.map_err(carrier_error)?)?;
-    let rules = Workspace::of(&spec.workspace);
+    let rules = Workspace::of(&spec.workspace)?;
     let files = |folder, at, wanted: &dyn Fn(&str) -> bool| {
         Carrier::of_tree(folder, at, wanted, &platform).map_err(carrier_error)
     };

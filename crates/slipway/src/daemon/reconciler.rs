@@ -17,6 +17,9 @@ use super::{App, Connected, services};
 /// How often an engine is looked at when nothing happens, and when something does.
 const CALM: Duration = Duration::from_millis(500);
 const BUSY: Duration = Duration::from_millis(50);
+/// Longest time that changes wait for the next pass. With a thousand services one takes long, and each change is told by
+/// several watches: passes take at most half of the time.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 /// As `CALM`, for an engine that tells of changes.
 const TOLD: Duration = Duration::from_secs(10);
 /// Longest pause after passes that failed.
@@ -85,7 +88,9 @@ impl Loop {
                 // What changes from here on is what this pass may not see.
                 told.mark_unchanged();
             }
+            let began = Instant::now();
             let pass = connected.and_then(|connected| self.pass(&connected));
+            let rest = rest(began.elapsed());
             self.app.engines.set_trouble(&self.name, pass.as_ref().err().map(ApiError::chain));
             failures = if pass.is_ok() { 0 } else { failures + 1 };
             let pause = pass.unwrap_or_else(|error| {
@@ -100,9 +105,9 @@ impl Loop {
                 // The end of the pause is as good a reason to look again as a change.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    _ = changes.changed() => {}
+                    _ = changes.changed() => tokio::time::sleep(rest).await,
                     // Changes come in bursts.
-                    () = change(told) => tokio::time::sleep(BUSY).await,
+                    () = change(told) => tokio::time::sleep(BUSY.max(rest)).await,
                 }
             });
         }
@@ -112,22 +117,31 @@ impl Loop {
     fn pass(&self, connected: &Connected) -> Result<Duration, ApiError> {
         let engine = &*connected.engine;
         let calm = if connected.changes.is_some() { TOLD } else { CALM };
-        let mut records = self.app.state.services()?;
-        records.retain(|record| record.engine == self.name);
+        let records = self.app.state.services_where(|record| record.engine == self.name)?;
         let desired: Vec<Desired> = records.iter().map(desired).collect();
         for desired in &desired {
-            if self.app.take_try_again(desired.service()) {
-                engine.try_again(desired.service());
+            match self.app.take_try_again(desired.service()) {
+                None => {}
+                Some(false) => engine.try_again(desired.service()),
+                Some(true) => engine.take_over(desired.service()),
             }
         }
         let now = self.origin.elapsed();
+        let began = Instant::now();
         let pass = engine
             .pass(&desired, now, &mut |replicas| {
-                self.app.engines.set_seen(&self.name, replicas.to_vec());
+                self.app.engines.set_seen(&self.name, replicas);
                 self.data_plane.lock().unwrap_or_else(PoisonError::into_inner).publish().map_err(unpublished)
             })
             .map_err(|error| engine_error(&error))?;
         self.record(&records, &pass)?;
+        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+        tracing::debug!(
+            engine = self.name,
+            services = desired.len(),
+            took_ms,
+            "a pass of the reconciler ended"
+        );
         let wake = pass.wake_at.map_or(calm, |at| at.saturating_sub(now).clamp(BUSY, calm));
         Ok(if pass.busy { BUSY } else { wake })
     }
@@ -158,6 +172,11 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// How long what happens waits after a pass that took so long. A short one is no reason to let a user wait.
+fn rest(pass: Duration) -> Duration {
+    if pass < BUSY { Duration::ZERO } else { pass.min(LONGEST_REST) }
 }
 
 /// Waits for a change; for ever where nobody tells of any.
@@ -219,4 +238,16 @@ pub fn engine_error(error: &EngineError) -> ApiError {
 
 fn unpublished(error: ApiError) -> EngineError {
     EngineError::Failed { operation: "publish the routes".to_owned(), source: error.chain().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_take_at_most_half_of_the_time_and_short_ones_let_nobody_wait() {
+        assert_eq!(rest(Duration::from_millis(5)), Duration::ZERO);
+        assert_eq!(rest(Duration::from_millis(400)), Duration::from_millis(400));
+        assert_eq!(rest(Duration::from_secs(90)), LONGEST_REST);
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slipway_orchestrator::{Endpoint, ObservedReplica, Revision};
 use slipway_types::engine::NATIVE;
 use slipway_types::expose::{ExposeRequest, Exposure};
+use slipway_types::name::argument;
 use slipway_types::service::{ReplicaState, ReplicaStatus, ReplicaUsage, ServiceStatus};
 use slipway_types::{ApiError, Digest, ErrorCode};
 
@@ -29,7 +30,7 @@ pub fn replicas_in_range(replicas: u32) -> Result<(), ApiError> {
 }
 
 /// Changes how many replicas run.
-pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus, ApiError> {
+pub fn scale(app: &Arc<App>, name: &str, replicas: u32, take_over: bool) -> Result<ServiceStatus, ApiError> {
     replicas_in_range(replicas)?;
     let _claim = app.claim(&format!("service {name}"))?;
     let mut record = find(app, name)?;
@@ -43,7 +44,7 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32) -> Result<ServiceStatus,
             &format!("From {before} to {replicas} replicas."),
         );
     }
-    app.try_again(name);
+    app.try_again(name, take_over);
     Ok(status_of(app, &record))
 }
 
@@ -75,7 +76,7 @@ pub fn expose(app: &Arc<App>, request: &ExposeRequest) -> Result<ServiceStatus, 
         app.state.put_service(&record)?;
         app.event(&format!("service/{name}"), "service.exposed", &exposure.to_string());
     }
-    app.try_again(name);
+    app.try_again(name, request.take_over);
     status(app, name)
 }
 
@@ -105,7 +106,8 @@ fn way_to_image(
             if own && asked != known {
                 return Err(invalid(format!("`{name}` listens on port {known}, and is reached there"))
                     .with_hint(format!(
-                        "leave `--port` out, or say that it listens elsewhere: `slipway deploy {name} --port {asked}`"
+                        "leave `--port` out, or say that it listens elsewhere: `slipway deploy {} --port {asked}`",
+                        argument(name)
                     )));
             }
         }
@@ -207,6 +209,7 @@ pub fn status_of(app: &App, record: &ServiceRecord) -> ServiceStatus {
         },
         reachable: None,
         failing: app.failing(name, record.target.number),
+        unseen: app.is_unseen(name),
         engine: record.engine.clone(),
         trouble,
     }
@@ -240,7 +243,7 @@ pub fn pin_revision(app: &App, revision: &Revision) -> Result<(), ApiError> {
 
 /// Lets go of revisions of a service but those of `keep`.
 pub fn unpin_others(app: &App, service: &str, keep: &[u64]) -> Result<(), ApiError> {
-    for (name, _) in app.store.pins(PIN).map_err(images::store_error)? {
+    for name in app.store.pins_below(PIN, &format!("{service}/")).map_err(images::store_error)? {
         let mut parts = name.split('/');
         let (owner, number) = (parts.next(), parts.next().and_then(|n| n.parse::<u64>().ok()));
         if owner == Some(service) && number.is_some_and(|n| !keep.contains(&n)) {
@@ -253,14 +256,16 @@ pub fn unpin_others(app: &App, service: &str, keep: &[u64]) -> Result<(), ApiErr
 /// Drops pins of services and revisions that nothing declares: what a crash left between two writes.
 pub fn drop_stale_pins(app: &App) -> Result<(), ApiError> {
     let records = app.state.services()?;
+    let mut declared = BTreeSet::new();
+    for record in &records {
+        for revision in std::iter::once(&record.target).chain(&record.stable) {
+            declared.insert((revision.spec.name.as_str(), revision.number));
+        }
+    }
     for (name, _) in app.store.pins(PIN).map_err(images::store_error)? {
         let mut parts = name.split('/');
         let (owner, number) = (parts.next().unwrap_or(""), parts.next().and_then(|n| n.parse::<u64>().ok()));
-        let declared = records.iter().any(|record| {
-            let stable = record.stable.as_ref().map(|stable| stable.number);
-            record.target.spec.name == owner && (number == Some(record.target.number) || number == stable)
-        });
-        if !declared {
+        if number.is_none_or(|number| !declared.contains(&(owner, number))) {
             app.store.unpin(PIN, &name).map_err(images::store_error)?;
         }
     }

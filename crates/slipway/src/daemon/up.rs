@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slipway_types::build::BuildEvent;
+use slipway_types::name::argument;
 use slipway_types::run::{RunEvent, RunSpec, RunState, RunStatus};
 use slipway_types::service::ServiceStatus;
 use slipway_types::up::{UpEvent, UpOutcome, UpRequest};
@@ -41,16 +42,22 @@ pub fn up(
     // By digest: the name may mean another image by now.
     spec.image = image.to_string();
     spec.model = format!("{}@{version}", request.train.project);
-    let engine = request.train.engine.clone();
-    let request = declare::Declare { spec, keep_replicas: false, change: None, engine, no_model: false };
+    let request = declare::Declare {
+        spec,
+        keep_replicas: false,
+        change: None,
+        engine: request.train.engine.clone(),
+        no_model: false,
+        take_over: request.take_over,
+    };
     let (status, declared) = declare::declare(app, request)?;
-    let ready = wait(app, &status, send, is_gone)?;
+    let status = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
         changed: built.executed > 0 || trained || declared,
         image,
         version,
+        ready: u32::try_from(status.ready()).unwrap_or(u32::MAX),
         service: status.spec.name,
-        ready,
         url: status.url,
     })
 }
@@ -128,35 +135,41 @@ fn follow(
     match (end.state, end.version) {
         (RunState::Succeeded, Some(version)) => Ok(version),
         _ => Err(ApiError::new(ErrorCode::Failed, format!("training failed (run {})", end.id))
-            .with_hint(format!("its output is kept: `slipway logs {}`", end.id))),
+            .with_hint(format!("its output is kept: `slipway logs {}`", argument(&end.id)))),
     }
 }
 
-/// Waits until every declared replica of the declared revision is ready; gives how many are.
+/// Waits until every declared replica of the declared revision is ready and it answers, or lacks nothing but an
+/// address that the cluster does not give it soon.
 fn wait(
     app: &Arc<App>,
     declared: &ServiceStatus,
     send: &(dyn Fn(UpEvent) -> bool + Sync),
     is_gone: &(dyn Fn() -> bool + Sync),
-) -> Result<u32, ApiError> {
+) -> Result<ServiceStatus, ApiError> {
     let began = Instant::now();
     let mut last = String::new();
+    let mut lacking_since = None;
     loop {
         let status = services::status(app, &declared.spec.name)?;
         let wanted = status.spec.replicas;
-        let ready = u32::try_from(status.ready()).unwrap_or(u32::MAX);
-        let settled = status.replicas.iter().all(|r| r.revision == status.revision);
         let reachable = wanted == 0 || status.reachable == Some(true);
-        if ready >= wanted && settled && reachable {
-            return Ok(ready);
-        }
+        // What is as it shall be by its replicas may be something else otherwise, so the engine is heard first.
         if let Some(failure) = status.failure() {
             return Err(failure);
+        }
+        if status.settled() && reachable && !status.unseen {
+            return Ok(status);
         }
         let message = status.progress();
         if message != last {
             last.clone_from(&message);
             send(UpEvent::Deploy { message });
+        }
+        if status.lacks_address().is_none() {
+            lacking_since = None;
+        } else if lacking_since.get_or_insert_with(Instant::now).elapsed() > ServiceStatus::ADDRESS_WAIT {
+            return Ok(status);
         }
         if is_gone() || app.is_stopping() {
             return Err(ApiError::new(ErrorCode::Failed, "nobody waits any more"));
@@ -169,7 +182,9 @@ fn wait(
             );
             error.causes.push(last);
             return Err(error.with_hint(format!(
-                "see `slipway logs {name}` and `slipway events --subject service/{name}`"
+                "see `slipway logs {}` and `slipway events --subject {}`",
+                argument(name),
+                argument(&format!("service/{name}"))
             )));
         }
         std::thread::sleep(POLL);

@@ -15,6 +15,7 @@ mod images;
 mod import_kubernetes;
 mod inflight;
 mod models;
+mod names;
 mod registry;
 mod road;
 mod system;

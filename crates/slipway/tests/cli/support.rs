@@ -352,10 +352,19 @@ pub fn busybox_tar() -> PathBuf {
 
 /// A Debian root file system with Python and NumPy.
 pub fn python_tar() -> PathBuf {
-    once("python.tar", |aside| {
+    debian_tar("python.tar", "python3-minimal,python3-numpy,python-is-python3,ca-certificates")
+}
+
+/// A Debian root file system with Open MPI, and Python that knows it.
+pub fn mpi_tar() -> PathBuf {
+    debian_tar("mpi.tar", "python3-minimal,openmpi-bin,python3-mpi4py")
+}
+
+fn debian_tar(name: &str, packages: &str) -> PathBuf {
+    once(name, |aside| {
         let status = Command::new("mmdebstrap")
             .args(["--variant=minbase", "--quiet", "--format=tar"])
-            .arg("--include=python3-minimal,python3-numpy,python-is-python3,ca-certificates")
+            .arg(format!("--include={packages}"))
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .arg("bookworm")
             .arg(aside)

@@ -38,6 +38,54 @@ fn a_run_records_everything_and_makes_a_version() {
 }
 
 #[test]
+fn secrets_come_from_the_environment_and_are_not_shown() {
+    let s = Slipway::new();
+    s.python();
+    tiny_project(&s, "p", 2.0);
+    let text = std::fs::read_to_string(s.path("p/slipway.toml")).unwrap();
+    let text = match text.contains("[train]") {
+        true => text.replace("[train]", "[train]\nsecrets = [\"TOKEN_OF_MINE\"]"),
+        false => format!("{text}\n[train]\nsecrets = [\"TOKEN_OF_MINE\"]\n"),
+    };
+    s.write("p/slipway.toml", &text);
+    s.run(&["build", "-t", "slipway/tiny:latest", "p"]).ok();
+    let script = "import os; print('has', len(os.environ['TOKEN_OF_MINE']), len(os.environ['OTHER']))";
+    let arguments = ["train", "--project", "p", "--secret", "OTHER", "--", "python3", "-c", script];
+    let stderr = s.run(&arguments).fails(2);
+    assert!(stderr.contains("train.secrets") && stderr.contains("`TOKEN_OF_MINE` is not set"), "{stderr}");
+    let output =
+        s.command(&arguments).env("TOKEN_OF_MINE", "hf_s3cret").env("OTHER", "four").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("has 9 4"), "{output:?}");
+    let told = s.run(&["runs", "tiny-1"]).ok() + &s.run(&["events"]).ok() + &s.run(&["logs", "tiny-1"]).ok();
+    assert!(!told.contains("s3cret"), "{told}");
+    s.finish();
+}
+
+#[test]
+fn what_a_run_left_can_be_removed() {
+    let s = Slipway::new();
+    s.python();
+    tiny_project(&s, "p", 2.0);
+    s.run(&["build", "-t", "slipway/tiny:latest", "p"]).ok();
+    let script =
+        "import os; open(os.environ['SLIPWAY_CHECKPOINT_DIR'] + '/half', 'w').write('x'); print('said')";
+    s.run(&["train", "--project", "p", "--", "python3", "-c", script]).fails(1);
+    let checkpoint = s.root().join("runs/tiny-1/output/checkpoints/half");
+    assert!(checkpoint.exists());
+    s.run(&["runs", "--discard", "tiny-1"]).ok();
+    assert!(!checkpoint.exists() && s.run(&["logs", "tiny-1"]).ok().contains("said"));
+    assert_eq!(runs(&s)[0]["state"], "failed", "its record stays");
+    s.run(&["runs", "--discard", "tiny-2"]).fails(3);
+    s.run(&["runs", "--discard"]).fails(2);
+    let id =
+        s.run(&["train", "--project", "p", "-d", "--", "python3", "-c", "import time; time.sleep(600)"]).ok();
+    let stderr = s.run(&["runs", "--discard", id.trim()]).fails(4);
+    assert!(stderr.contains("--cancel"), "{stderr}");
+    s.run(&["runs", "--cancel", id.trim()]).ok();
+    s.finish();
+}
+
+#[test]
 fn a_failed_run_leaves_no_version() {
     let s = Slipway::new();
     s.python();

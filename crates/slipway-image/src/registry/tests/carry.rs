@@ -27,6 +27,18 @@ async fn a_carrier_is_sent_once_and_is_an_image() {
     assert!(events.states().contains(&BlobState::Done));
     assert_eq!(fake.seen(Method::PUT, "/blobs/").len(), 2);
 
+    // Whether it is there is asked without sending anything, and a blob that nothing names is no image.
+    fake.forget();
+    let has = |digest: &Digest| {
+        let reference = fake.reference(&format!("models/m@{digest}"));
+        async move { plain_client().has(&reference).await }
+    };
+    assert!(has(carrier.digest()).await.unwrap());
+    assert!(!has(&Digest::from_sha256([7; 32])).await.unwrap());
+    assert!(!plain_client().has(&name).await.unwrap(), "a tag may mean anything");
+    assert_eq!(fake.seen(Method::HEAD, "/manifests/").len(), 2);
+    assert!(fake.seen(Method::PUT, "/").is_empty() && fake.seen(Method::POST, "/").is_empty());
+
     fake.forget();
     let events = Events::default();
     assert!(!plain_client().push_carrier(&carrier, &name, events.progress()).await.unwrap());

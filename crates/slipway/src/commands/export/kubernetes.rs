@@ -5,35 +5,33 @@ use std::path::{Path, PathBuf};
 use hyper::Method;
 use slipway_kubernetes::capabilities::{InvalidVersion, Version};
 use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
+use slipway_kubernetes::names;
 use slipway_kubernetes::render::{RenderError, Rendered, render_gateway, render_service};
-use slipway_kubernetes::spec::{
-    Autoscaling, Exposure, GatewayDeployment, GatewayRef, Placement, ServiceDeployment,
-};
-use slipway_kubernetes::{Capabilities, names};
+use slipway_kubernetes::spec::{Autoscaling, ServiceDeployment};
 use slipway_types::image::TransferEvent;
 use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
-use slipway_types::{ApiError, ErrorCode, Reference};
+use slipway_types::{ApiError, ErrorCode};
 
 use super::super::Context;
 use super::super::exposure::ExposureArgs;
+use super::target::Target;
 use crate::cluster;
 use crate::failure::Failure;
 use crate::owned_folder::OwnedFolder;
 use crate::progress::TransferProgress;
 use crate::project_file::LoadedProject;
 
-/// First version of Kubernetes in which image volumes can be switched on.
-const IMAGE_VOLUMES: Version = Version::v1(31);
-
 /// Push what a service needs to a registry and write it as YAML for `kubectl apply`; no operator is needed in the cluster
+///
+/// Of a service that runs on a cluster, what is written without flags is what Slipway applies there.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Registry that the cluster pulls from, with a path if need be
+    /// Registry that the cluster pulls from, with a path if need be [default: that of the cluster on which the service runs]
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
-    registry: String,
-    /// Namespace of the objects
-    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
-    namespace: String,
+    pub(super) registry: Option<String>,
+    /// Namespace of the objects [default: that of the service's cluster, else `default`]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(super) namespace: Option<String>,
     /// Write one file for each object into this folder [default: all to standard output]
     #[arg(short, long, value_name = "FOLDER", group = "form")]
     output: Option<PathBuf>,
@@ -47,31 +45,31 @@ pub struct Args {
     #[arg(long, requires = "form")]
     force: bool,
     #[command(flatten)]
-    exposure: ExposureArgs,
+    pub(super) exposure: ExposureArgs,
     /// Put Slipway's gateway before it, which retries, limits and measures as on one host; a namespace has one for all services
     #[arg(long)]
-    gateway: bool,
-    /// How many pods the gateway has
-    #[arg(long, value_name = "COUNT", default_value_t = cluster::GATEWAY_REPLICAS, requires = "gateway", value_parser = clap::value_parser!(u32).range(1..))]
-    gateway_replicas: u32,
+    pub(super) gateway: bool,
+    /// How many pods the gateway has [default: 2]
+    #[arg(long, value_name = "COUNT", requires = "gateway", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) gateway_replicas: Option<u32>,
     /// Oldest version of Kubernetes that shall take the objects [default: 1.29]
     #[arg(long, value_name = "VERSION", value_parser = version)]
-    kubernetes_version: Option<Version>,
+    pub(super) kubernetes_version: Option<Version>,
     /// Mount the model's image instead of copying it: needs the feature ImageVolume (from 1.35 by default) and containerd 2.1
     #[arg(long)]
-    image_volumes: bool,
+    pub(super) image_volumes: bool,
     /// How many pods run [default: as many as replicas here]
     #[arg(long, value_name = "COUNT", conflicts_with = "autoscale")]
     replicas: Option<u32>,
     /// Fewest and most pods, by load: needs metrics-server in the cluster
     #[arg(long, value_name = "MIN:MAX", value_parser = range)]
-    autoscale: Option<(u32, u32)>,
+    pub(super) autoscale: Option<(u32, u32)>,
     /// Mean use of the requested CPU that autoscaling holds, in percent
     #[arg(long, value_name = "PERCENT", requires = "autoscale", value_parser = clap::value_parser!(u32).range(1..))]
     cpu_target: Option<u32>,
     /// Secret of the namespace with the registry's credentials (repeatable)
     #[arg(long = "pull-secret", value_name = "SECRET")]
-    pull_secrets: Vec<String>,
+    pub(super) pull_secrets: Vec<String>,
     /// Compression of layers that no registry has yet
     #[arg(long, value_parser = ["gzip", "zstd"], default_value = "gzip", value_name = "KIND")]
     compression: String,
@@ -99,8 +97,6 @@ fn range(text: &str) -> Result<(u32, u32), String> {
 
 /// Exports.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
-    let caps = capabilities(args)?;
-    let exposure = args.exposure.exposure()?;
     let service = match &args.service {
         Some(service) => service.clone(),
         None => {
@@ -110,19 +106,32 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
                 .name
         }
     };
-    let published = publish(context, args, service)?;
-    let gateway = published.gateway.clone().map(|image| gateway(args, image));
-    let spec = deployment(args, published, exposure);
+    let target = Target::of(context, args, &service)?;
+    let mut published = publish(context, args, &target, service)?;
+    if let Some(replicas) = args.replicas {
+        published.spec.replicas = replicas;
+    }
+    let caps = &target.capabilities;
+    let mut rendered = Rendered::default();
+    if let Some(image) = published.gateway.clone() {
+        let gateway = cluster::gateway_on_engine(image, &target.cluster, &target.namespace);
+        rendered = render_gateway(&gateway, caps).map_err(|error| render_failure(&error))?;
+    }
+    let spec = ServiceDeployment {
+        autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
+            min,
+            max,
+            cpu_percent: args.cpu_target,
+            ..Autoscaling::default()
+        }),
+        ..cluster::on_engine(published, target.exposure.clone(), &target.cluster, &target.namespace)
+    };
     let chart = ChartName {
         name: names::map(&spec.spec.name).map_err(|e| Failure::usage(e.to_string()))?,
         version: format!("0.{}.0", spec.revision),
         app_version: spec.spec.version.to_string(),
     };
-    let mut rendered = match &gateway {
-        Some(gateway) => render_gateway(gateway, &caps).map_err(|error| render_failure(&error))?,
-        None => Rendered::default(),
-    };
-    let service = render_service(&spec, &caps).map_err(|error| render_failure(&error))?;
+    let service = render_service(&spec, caps).map_err(|error| render_failure(&error))?;
     rendered.objects.extend(service.objects);
     rendered.warnings.extend(service.warnings);
     for warning in &rendered.warnings {
@@ -137,7 +146,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
             return Ok(0);
         }
     };
-    write(context, args, folder, &files)?;
+    write(context, args, &target.namespace, folder, &files)?;
     if !args.quiet {
         context.printer.note(match (&args.kustomize, &args.helm) {
             (Some(_), _) => format!("apply it:  kubectl apply --server-side -k {}", folder.display()),
@@ -148,30 +157,18 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Only what the user says of the cluster counts: nothing is asked of one.
-fn capabilities(args: &Args) -> Result<Capabilities, Failure> {
-    let mut caps = Capabilities { image_volumes: args.image_volumes, ..Capabilities::default() };
-    if let Some(version) = args.kubernetes_version {
-        caps.version = version;
-        if args.image_volumes && version < IMAGE_VOLUMES {
-            return Err(Failure::usage(format!("Kubernetes {version} has no image volumes"))
-                .hint(format!("they came with {IMAGE_VOLUMES}; without them the model is copied")));
-        }
-    } else if args.image_volumes {
-        caps.version = IMAGE_VOLUMES;
-    }
-    caps.gateway_api = args.exposure.uses_route().then(|| "v1".to_owned());
-    caps.metrics_api = args.autoscale.is_some();
-    Ok(caps)
-}
-
-fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedService, Failure> {
+fn publish(
+    context: &Context,
+    args: &Args,
+    target: &Target,
+    service: String,
+) -> Result<PublishedService, Failure> {
     let request = PublishRequest {
         service,
-        registry: args.registry.clone(),
+        registry: target.cluster.registry.clone(),
         compression: Some(args.compression.clone()),
         no_push: args.no_push,
-        gateway: args.gateway,
+        gateway: target.cluster.gateway_replicas > 0,
     };
     let mut progress: Option<TransferProgress> = None;
     let mut outcome = Err(context.no_result("the transfer"));
@@ -207,33 +204,13 @@ fn publish(context: &Context, args: &Args, service: String) -> Result<PublishedS
     outcome
 }
 
-fn gateway(args: &Args, image: Reference) -> GatewayDeployment {
-    GatewayDeployment {
-        replicas: args.gateway_replicas,
-        placement: Placement { image_pull_secrets: args.pull_secrets.clone(), ..Placement::default() },
-        ..cluster::gateway(image, &args.namespace)
-    }
-}
-
-fn deployment(args: &Args, mut published: PublishedService, exposure: Exposure) -> ServiceDeployment {
-    if let Some(replicas) = args.replicas {
-        published.spec.replicas = replicas;
-    }
-    ServiceDeployment {
-        exposure,
-        gateway: args.gateway.then(|| GatewayRef { name: cluster::GATEWAY.to_owned() }),
-        autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
-            min,
-            max,
-            cpu_percent: args.cpu_target,
-            ..Autoscaling::default()
-        }),
-        placement: Placement { image_pull_secrets: args.pull_secrets.clone(), ..Placement::default() },
-        ..cluster::deployment(published, &args.namespace)
-    }
-}
-
-fn write(context: &Context, args: &Args, folder: &Path, files: &[ExportedFile]) -> Result<(), Failure> {
+fn write(
+    context: &Context,
+    args: &Args,
+    namespace: &str,
+    folder: &Path,
+    files: &[ExportedFile],
+) -> Result<(), Failure> {
     let files: Vec<(&str, &[u8])> =
         files.iter().map(|file| (file.path.as_str(), file.text.as_bytes())).collect();
     let written = OwnedFolder::open(folder)?.replace(&files, args.force)?;
@@ -245,7 +222,6 @@ fn write(context: &Context, args: &Args, folder: &Path, files: &[ExportedFile]) 
             context.printer.note(format!("removed {}", folder.join(path).display()));
             // `kubectl apply` adds and changes; helm removes by itself.
             if let Some(object) = object_of(path).filter(|_| args.helm.is_none()) {
-                let namespace = &args.namespace;
                 context
                     .printer
                     .note(format!("  a cluster keeps it until:  kubectl delete -n {namespace} {object}"));

@@ -8,11 +8,11 @@ use slipway_kubernetes::import::{
     Analysis, Finding, Imported, LeftOut, MAX_FILE, Severity, analyze, convert,
 };
 use slipway_types::build::{self, Diagnostic, Span};
-use slipway_types::model::valid_model_name;
-use slipway_types::{ApiError, ErrorCode};
+use slipway_types::{ApiError, ErrorCode, name};
 
 use super::super::Context;
 use crate::failure::{self, Failure, exit};
+use crate::mapped;
 use crate::owned_folder;
 use crate::printer::Format;
 use crate::progress;
@@ -164,14 +164,15 @@ fn write(
     }
     let mut files = Vec::new();
     for imported in projects {
-        let name = &imported.project.name;
-        if !valid_model_name(name) {
+        let project = &imported.project.name;
+        if !name::is_valid(project) {
             return Err(Failure::usage(format!(
-                "`{name}` cannot be the name of a project: {}",
-                slipway_types::model::MODEL_NAME_RULE
+                "`{project}` cannot be the name of a project: {}",
+                name::RULE
             )));
         }
-        let place = if projects.len() == 1 { folder.to_owned() } else { folder.join(name) };
+        let place =
+            if projects.len() == 1 { folder.to_owned() } else { folder.join(&*mapped::file_name(project)) };
         let path = place.join(FILE_NAME);
         // A name may come twice, in two namespaces.
         if files.iter().any(|(known, _)| *known == path) || (!args.force && path.symlink_metadata().is_ok()) {

@@ -18,6 +18,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/runs", get(list).post(start))
         .route("/v1/run", get(status))
         .route("/v1/runs/cancel", post(cancel))
+        .route("/v1/runs/discard", post(discard))
 }
 
 #[derive(Deserialize)]
@@ -40,6 +41,10 @@ async fn status(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<R
 
 async fn cancel(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<()> {
     blocking(move || runs::cancel(&app, &one.run)).await.map(Json)
+}
+
+async fn discard(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<()> {
+    blocking(move || runs::discard(&app, &one.run)).await.map(Json)
 }
 
 #[derive(Deserialize)]

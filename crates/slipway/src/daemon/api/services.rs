@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
+use slipway_types::engine::ClusterFacts;
 use slipway_types::expose::ExposeRequest;
 use slipway_types::image::TransferEvent;
 use slipway_types::preview::Preview;
@@ -27,6 +28,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/services/publish", post(publish))
         .route("/v1/services/preview", post(preview))
         .route("/v1/service/diff", get(diff))
+        .route("/v1/service/cluster", get(cluster))
 }
 
 async fn list(State(app): State<Arc<App>>) -> Answer<Vec<ServiceStatus>> {
@@ -63,10 +65,12 @@ async fn top(State(app): State<Arc<App>>, Query(top): Query<Top>) -> Answer<Vec<
 struct Scale {
     name: String,
     replicas: u32,
+    #[serde(default)]
+    take_over: bool,
 }
 
 async fn scale(State(app): State<Arc<App>>, Body(asked): Body<Scale>) -> Answer<ServiceStatus> {
-    blocking(move || services::scale(&app, &asked.name, asked.replicas)).await.map(Json)
+    blocking(move || services::scale(&app, &asked.name, asked.replicas, asked.take_over)).await.map(Json)
 }
 
 async fn expose(State(app): State<Arc<App>>, Body(asked): Body<ExposeRequest>) -> Answer<ServiceStatus> {
@@ -75,6 +79,10 @@ async fn expose(State(app): State<Arc<App>>, Body(asked): Body<ExposeRequest>) -
 
 async fn preview(State(app): State<Arc<App>>, Body(asked): Body<preview::PreviewRequest>) -> Answer<Preview> {
     blocking(move || preview::declaration(&app, asked)).await.map(Json)
+}
+
+async fn cluster(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<Option<ClusterFacts>> {
+    blocking(move || preview::facts(&app, &one.name)).await.map(Json)
 }
 
 async fn diff(State(app): State<Arc<App>>, Query(one): Query<One>) -> Answer<Preview> {

@@ -27,6 +27,9 @@ pub trait Driver: Send + Sync {
     /// Writes the folder `model` and the file `metrics.jsonl` of the first rank as a tar, as far as they are there.
     fn collect(&self, plan: &Plan, to: &mut (dyn Write + Send)) -> Result<(), ApiError>;
 
+    /// Removes everything of a run but its output.
+    fn release(&self, run: &str) -> Result<(), ApiError>;
+
     /// Removes everything of a run.
     fn remove(&self, run: &str) -> Result<(), ApiError>;
 }
@@ -42,10 +45,14 @@ pub struct Order<'a> {
     pub image: &'a Digest,
 }
 
-/// All that a driver must know to go on with a run, in words of its own. It outlives the daemon.
+/// All that a driver must know to go on with a run. It outlives the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Plan(pub serde_json::Value);
+pub struct Plan {
+    /// Where the output is, for people who want to get at it themselves.
+    pub place: String,
+    /// The rest, in words of the driver's own.
+    pub rest: serde_json::Value,
+}
 
 /// The daemon's side of a run that is driven.
 pub trait Keeper: Send + Sync {

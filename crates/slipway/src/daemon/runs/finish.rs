@@ -80,6 +80,9 @@ pub(super) fn finish(app: &App, status: &mut RunStatus, state: RunState, error: 
             Err(_) => std::thread::sleep(RECORD_PAUSE),
         }
     }
+    if let Err(error) = app.state.forget_secrets(&status.id) {
+        tracing::warn!(%error, run = status.id, "the secrets of a run are still recorded");
+    }
     let (kind, message) = match state {
         RunState::Succeeded => {
             ("run.succeeded", format!("It made version {}.", status.version.unwrap_or_default()))

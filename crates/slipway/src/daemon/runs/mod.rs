@@ -17,7 +17,8 @@ use slipway_image::model;
 use slipway_runtime::{LogError, LogOptions, LogReader};
 use slipway_types::container::ContainerId;
 use slipway_types::engine::NATIVE;
-use slipway_types::model::{Lineage, MODEL_NAME_RULE, valid_model_name};
+use slipway_types::model::Lineage;
+use slipway_types::name;
 use slipway_types::run::{Gang, RunSpec, RunState, RunStatus};
 use slipway_types::{ApiError, ErrorCode};
 
@@ -27,6 +28,7 @@ use self::finish::finish;
 pub use self::native::container;
 pub use self::stream::stream;
 use super::{App, engines, git, images, models};
+use crate::mapped::file_name;
 
 /// How long a cancelled run may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
@@ -46,12 +48,15 @@ pub fn start(
     if spec.command.is_empty() {
         return Err(ApiError::new(ErrorCode::InvalidArgument, "no command was given"));
     }
-    if !valid_model_name(&spec.project) {
-        let text = format!("`{}` is not a project name: {MODEL_NAME_RULE}", spec.project);
+    if !name::is_valid(&spec.project) {
+        let text = format!("`{}` is not a project name: {}", spec.project, name::RULE);
         return Err(ApiError::new(ErrorCode::InvalidArgument, text));
     }
     if let Some((key, reason)) = spec.gang.fault() {
         return Err(ApiError::new(ErrorCode::InvalidArgument, format!("{key}: {reason}")));
+    }
+    if let Some(reason) = spec.secrets.fault() {
+        return Err(ApiError::new(ErrorCode::InvalidArgument, format!("secrets: {reason}")));
     }
     let engine = engines::choose(app, spec.engine.as_deref())?;
     if engine == NATIVE {
@@ -139,6 +144,19 @@ pub fn cancel_aside(app: &Arc<App>, id: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Removes what a run that is done has left: output that its engine keeps, checkpoints and files here. Its record and its log
+/// stay, and so does its version.
+pub fn discard(app: &Arc<App>, id: &str) -> Result<(), ApiError> {
+    let (status, _) = find(app, id)?;
+    if !status.state.is_final() {
+        let error = ApiError::new(ErrorCode::Conflict, format!("run {id} is not done"));
+        return Err(error.with_hint(format!("`slipway runs --cancel {id}` ends it")));
+    }
+    driven::discard(app, &status)?;
+    app.event(&format!("run/{id}"), "run.discarded", "What it left was removed.");
+    Ok(())
+}
+
 /// Records that a run shall make no version.
 fn condemn(app: &App, id: &str) -> Result<(), ApiError> {
     let _fate = app.run_fate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +222,7 @@ pub fn owns(app: &App, id: &ContainerId) -> Result<bool, ApiError> {
 
 /// The folder of a run.
 pub fn folder(app: &App, id: &str) -> PathBuf {
-    app.settings.root.join("runs").join(id)
+    app.settings.root.join("runs").join(&*file_name(id))
 }
 
 /// As [`end`], on a thread of its own.

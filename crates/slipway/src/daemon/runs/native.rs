@@ -56,6 +56,7 @@ fn launch(app: &App, spec: &RunSpec, status: &RunStatus) -> Result<Container, Ap
         "PYTHONDONTWRITEBYTECODE=1".to_owned(),
     ];
     env.extend(spec.env.iter().cloned());
+    env.extend(spec.secrets.0.iter().map(|(name, value)| format!("{name}={value}")));
     let bind =
         |source: PathBuf, target: &str, read_only| Mount::Bind { source, target: target.into(), read_only };
     let mut mounts = vec![bind(spec.workspace.clone(), "/workspace", true), bind(output, OUTPUT, false)];

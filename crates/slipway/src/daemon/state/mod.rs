@@ -4,6 +4,7 @@ mod containers;
 mod engines;
 mod events;
 mod models;
+mod published;
 mod runs;
 mod services;
 
@@ -15,16 +16,19 @@ use slipway_types::{ApiError, ErrorCode};
 
 pub use containers::ContainerRecord;
 pub use models::AliasMove;
+pub use published::Publication;
 pub use services::ServiceRecord;
 
 /// Version of the tables below. An older file is migrated step by step; a newer one is refused.
 const SCHEMA_VERSION: u32 = 1 + MIGRATIONS.len() as u32;
 
 /// What each version after the first changed. A new file goes through all of them.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "ALTER TABLE runs ADD COLUMN fingerprint TEXT;",
     "CREATE TABLE engines (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
      CREATE TABLE choices (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;",
+    "CREATE TABLE published (service TEXT NOT NULL, revision INTEGER NOT NULL, registry TEXT NOT NULL,
+        inputs TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (service, revision, registry)) STRICT;",
 ];
 
 /// Version 1.
@@ -50,6 +54,9 @@ CREATE INDEX events_by_subject ON events (subject, sequence);
 #[derive(Debug)]
 pub struct State {
     connection: Mutex<Connection>,
+    /// Every declared service, decoded; absent until it is asked for, and after each change. Reconcilers look several times a second.
+    /// Locked only while the connection is, so that it is never older than the table.
+    services: Mutex<Option<Vec<ServiceRecord>>>,
 }
 
 /// Why the state could not be read or written.
@@ -162,7 +169,7 @@ impl State {
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(fail)?;
         }
         transaction.commit().map_err(fail)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { connection: Mutex::new(connection), services: Mutex::new(None) })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

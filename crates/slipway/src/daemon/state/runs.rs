@@ -51,6 +51,20 @@ impl State {
         Ok(())
     }
 
+    /// Forgets the secrets of a run: it begins no more.
+    pub fn forget_secrets(&self, id: &str) -> Result<(), StateError> {
+        let Some((_, mut spec)) = self.run(id)? else { return Ok(()) };
+        if spec.secrets.0.is_empty() {
+            return Ok(());
+        }
+        spec.secrets.0.clear();
+        let text = encode("run", &spec)?;
+        self.connection()
+            .execute("UPDATE runs SET spec = ?2 WHERE id = ?1", params![id, text])
+            .during("forgetting the secrets of a run")?;
+        Ok(())
+    }
+
     /// One run and what it executes.
     pub fn run(&self, id: &str) -> Result<Option<(RunStatus, RunSpec)>, StateError> {
         let row = self

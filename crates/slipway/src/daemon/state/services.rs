@@ -1,5 +1,7 @@
 //! Declared services, and what `up` last made of a project.
 
+use std::sync::PoisonError;
+
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use slipway_orchestrator::Revision;
@@ -35,7 +37,9 @@ impl State {
     /// Records a service, replacing what was declared under its name.
     pub fn put_service(&self, record: &ServiceRecord) -> Result<(), StateError> {
         let text = encode("service", record)?;
-        self.connection()
+        let connection = self.connection();
+        self.forget_services();
+        connection
             .execute(
                 "INSERT INTO services (name, record) VALUES (?1, ?2)
                  ON CONFLICT (name) DO UPDATE SET record = excluded.record",
@@ -47,7 +51,9 @@ impl State {
 
     /// Sets the restart count and nothing else: a user may change the rest at the same moment.
     pub fn set_restarts(&self, name: &str, restarts: u64) -> Result<(), StateError> {
-        self.connection()
+        let connection = self.connection();
+        self.forget_services();
+        connection
             .execute(
                 "UPDATE services SET record = json_set(record, '$.restarts', ?2) WHERE name = ?1",
                 params![name, i64::try_from(restarts).unwrap_or(i64::MAX)],
@@ -58,16 +64,23 @@ impl State {
 
     /// Forgets a service.
     pub fn remove_service(&self, name: &str) -> Result<(), StateError> {
-        self.connection()
-            .execute("DELETE FROM services WHERE name = ?1", [name])
-            .during("removing a service")?;
-        Ok(())
+        let what = "removing a service";
+        let mut connection = self.connection();
+        self.forget_services();
+        let transaction = connection.transaction().during(what)?;
+        transaction.execute("DELETE FROM services WHERE name = ?1", [name]).during(what)?;
+        transaction.execute("DELETE FROM published WHERE service = ?1", [name]).during(what)?;
+        transaction.commit().during(what)
     }
 
     /// One service.
     pub fn service(&self, name: &str) -> Result<Option<ServiceRecord>, StateError> {
-        let row: Option<String> = self
-            .connection()
+        let connection = self.connection();
+        if let Some(known) = &*self.services.lock().unwrap_or_else(PoisonError::into_inner) {
+            let at = known.binary_search_by(|record| record.target.spec.name.as_str().cmp(name));
+            return Ok(at.ok().map(|at| known[at].clone()));
+        }
+        let row: Option<String> = connection
             .query_row("SELECT record FROM services WHERE name = ?1", [name], |row| row.get(0))
             .optional()
             .during("looking for a service")?;
@@ -76,12 +89,29 @@ impl State {
 
     /// Every service, by name.
     pub fn services(&self) -> Result<Vec<ServiceRecord>, StateError> {
+        self.services_where(|_| true)
+    }
+
+    /// The services that are asked for, by name. `wanted` is quick, and asks the state nothing.
+    pub fn services_where(
+        &self,
+        wanted: impl Fn(&ServiceRecord) -> bool,
+    ) -> Result<Vec<ServiceRecord>, StateError> {
         let connection = self.connection();
-        let what = "listing services";
-        let mut statement =
-            connection.prepare_cached("SELECT record FROM services ORDER BY name").during(what)?;
-        let rows = statement.query_map([], |row| row.get::<_, String>(0)).during(what)?;
-        rows.map(|row| decode("service", &row.during(what)?)).collect()
+        let mut decoded = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if decoded.is_none() {
+            let what = "listing services";
+            let mut statement =
+                connection.prepare_cached("SELECT record FROM services ORDER BY name").during(what)?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0)).during(what)?;
+            *decoded = Some(rows.map(|row| decode("service", &row.during(what)?)).collect::<Result<_, _>>()?);
+        }
+        Ok(decoded.iter().flatten().filter(|record| wanted(record)).cloned().collect())
+    }
+
+    /// What was decoded is out of date; called with the connection held, before the table changes.
+    fn forget_services(&self) {
+        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Remembers that this version of a project's model was trained from this fingerprint of its inputs.
@@ -139,6 +169,42 @@ mod tests {
         state.put_service(&record).unwrap();
         state.set_restarts("digits", 6).unwrap();
         record.restarts = 6;
-        assert_eq!(state.services().unwrap(), [record]);
+        assert_eq!(state.services().unwrap(), [record.clone()]);
+    }
+
+    #[test]
+    fn a_list_is_never_older_than_what_was_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state.db")).unwrap();
+        let record = |name: &str, engine: &str| ServiceRecord {
+            target: Revision {
+                number: 1,
+                spec: slipway_types::service::ServiceSpec { name: name.into(), ..Default::default() },
+                image_id: slipway_types::Digest::from_sha256([1; 32]),
+                model: None,
+            },
+            stable: None,
+            deleting: false,
+            restarts: 0,
+            engine: engine.into(),
+            exposure: None,
+        };
+        assert_eq!(state.services().unwrap(), []);
+        state.put_service(&record("b", "c1")).unwrap();
+        state.put_service(&record("a", NATIVE)).unwrap();
+        let names = |records: Vec<ServiceRecord>| {
+            records.into_iter().map(|record| record.target.spec.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(state.services().unwrap()), ["a", "b"]);
+        assert_eq!(names(state.services_where(|record| record.engine == "c1").unwrap()), ["b"]);
+        for known in [true, false] {
+            assert_eq!(state.service("b").unwrap().unwrap().engine, "c1", "{known}");
+            assert_eq!(state.service("ab").unwrap(), None, "{known}");
+            state.forget_services();
+        }
+        state.set_restarts("b", 4).unwrap();
+        assert_eq!(state.services().unwrap()[1].restarts, 4);
+        state.remove_service("a").unwrap();
+        assert_eq!(names(state.services().unwrap()), ["b"]);
     }
 }

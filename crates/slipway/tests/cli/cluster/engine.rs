@@ -49,9 +49,15 @@ impl Load<'_> {
                     std::thread::sleep(Duration::from_millis(10));
                 }
             });
-            let outcome = work();
-            self.ended.store(true, Ordering::Relaxed);
-            outcome
+            // However this ends.
+            struct End<'a>(&'a AtomicBool);
+            impl Drop for End<'_> {
+                fn drop(&mut self) {
+                    self.0.store(true, Ordering::Relaxed);
+                }
+            }
+            let _end = End(&self.ended);
+            work()
         });
         let (asked, failed) = (self.asked.into_inner(), self.failed.into_inner());
         assert!(asked > 20 && failed == 0, "{failed} of {asked} requests failed");
@@ -110,6 +116,9 @@ fn a_service_lives_on_a_cluster() {
     let (status, answer) = http_at(at, "POST", predict, ONE);
     assert_eq!((status, answer.trim()), (200, "{\"predictions\":[[2.0,4.0]]}"));
 
+    // `predict` asks where the service is.
+    assert_eq!(s.run(&["predict", "tiny", "--json", ONE]).ok().trim(), "{\"predictions\":[[2.0,4.0]]}");
+
     // More replicas, another version and the way back: nobody who asks meanwhile is refused.
     load(at, predict, ONE).during(|| {
         s.run(&["scale", "tiny", "2"]).ok();
@@ -133,6 +142,14 @@ fn a_service_lives_on_a_cluster() {
     wait_for("the deployment to be back", Duration::from_secs(60), || {
         (http_at(at, "POST", predict, ONE).0 == 200).then_some(())
     });
+
+    // What is exported of it is what is there: plain kubectl has nothing to change, and nobody to fight.
+    let exported = s.path("exported");
+    let folder = exported.to_str().unwrap();
+    s.run(&["export", "kubernetes", "tiny", "--quiet", "--output", folder]).ok();
+    let before = cluster.generations(folder);
+    cluster.kubectl(&["apply", "--server-side", "--filename", folder]);
+    assert_eq!(cluster.generations(folder), before);
 
     s.run(&["delete", "tiny"]).ok();
     wait_for("it to be forgotten", Duration::from_secs(120), || {

@@ -3,8 +3,13 @@
 
 mod engine;
 mod export;
+mod faults;
+mod gangs;
 mod gateway;
 mod image;
+mod kept;
+mod mpi;
+mod names;
 mod train;
 
 use std::net::SocketAddr;

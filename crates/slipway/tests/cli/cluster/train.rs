@@ -49,11 +49,12 @@ open(os.path.join(os.environ["SLIPWAY_MODEL_DIR"], "model.py"), "w").write(open(
 "#;
 const MODEL: &str = "import json\nclass Model:\n    def __init__(self, folder):\n        self.weights = json.load(open(f'{folder}/weights.json'))\n    def predict(self, inputs):\n        return inputs\n";
 
-fn project(s: &Slipway) {
+pub(super) fn project(s: &Slipway) {
     s.python();
     // Root's: the test cluster's claims are folders of the host, which no other user may write to.
     s.write("p/Dockerfile", "FROM py\n");
-    s.write("p/.dockerignore", "secret.txt\n");
+    s.write("p/.dockerignore", "*\n");
+    s.write("p/.gitignore", "secret.txt\n");
     s.write("p/secret.txt", "not for a registry");
     s.write("p/train.py", GANG);
     s.write("p/model.py", MODEL);
@@ -69,23 +70,23 @@ fn project(s: &Slipway) {
 }
 
 /// The image that the project's name gives.
-fn image() -> String {
+pub(super) fn image() -> String {
     "slipway/gang:1".to_owned()
 }
 
-fn train(s: &Slipway, more: &[&str]) -> crate::support::Outcome {
+pub(super) fn train(s: &Slipway, more: &[&str]) -> crate::support::Outcome {
     s.run(&[&["train", "--project", "p", "--image", &image()][..], more].concat())
 }
 
-fn run(s: &Slipway, id: &str) -> Value {
+pub(super) fn run(s: &Slipway, id: &str) -> Value {
     serde_json::from_str(&s.run(&["runs", id]).ok()).unwrap()
 }
 
-fn wait_for_line(s: &Slipway, id: &str, text: &str) {
+pub(super) fn wait_for_line(s: &Slipway, id: &str, text: &str) {
     wait_for(text, Duration::from_secs(120), || s.run(&["logs", id]).stdout.contains(text).then_some(()));
 }
 
-fn end(s: Slipway, cluster: &Cluster) {
+pub(super) fn end(s: Slipway, cluster: &Cluster) {
     s.run(&["engine", "rm", "kubernetes"]).ok();
     cluster.assert_empty();
     s.finish();
