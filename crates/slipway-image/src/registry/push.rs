@@ -168,12 +168,6 @@ impl<'a> Push<'a> {
             if self.has(&blob).await? {
                 return Ok((diff_id.clone(), blob));
             }
-            // What another repository has need not be compressed again.
-            if let Some(from) = mounts.get(&blob.digest)
-                && self.uploader.mount(&blob, from).await
-            {
-                return Ok((diff_id.clone(), blob));
-            }
         }
         let (store, id, cancel) = (self.store.clone(), diff_id.clone(), cancel.clone());
         let mut progress = BlobProgress::new(

@@ -100,16 +100,6 @@ impl Uploader {
             .await
     }
 
-    /// Whether the registry took a blob over from another of its repositories; nothing is sent.
-    pub async fn mount(&self, blob: &Descriptor, from: &str) -> bool {
-        // A registry that refuses to mount may refuse in any way; then the blob is sent.
-        let mounted = matches!(self.start(blob, Some(from)).await, Ok(Started::Mounted));
-        if mounted {
-            self.report(blob, BlobState::Exists);
-        }
-        mounted
-    }
-
     async fn blob_once(
         &self,
         blob: &Descriptor,

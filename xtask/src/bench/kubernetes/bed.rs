@@ -20,6 +20,9 @@ pub const IMAGE: &str = "bench/web:1";
 /// Starting a control plane, also where its programs are built first.
 const START: Duration = Duration::from_secs(1800);
 
+/// Ending one that has a thousand pods.
+const END: Duration = Duration::from_secs(300);
+
 /// A control plane that ends when dropped.
 #[derive(Debug)]
 struct ControlPlane {
@@ -60,7 +63,7 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        let ended = self.task(&["down"]).and_then(|mut command| clean_up(&mut command, QUICK));
+        let ended = self.task(&["down"]).and_then(|mut command| clean_up(&mut command, END));
         if let Err(error) = ended {
             eprintln!("warning: the control plane is not down: {}", chain(&error));
         }

@@ -281,6 +281,25 @@ fn pinned_and_leased_images_stay() {
 }
 
 #[test]
+fn pins_are_found_by_the_beginning_of_their_name() {
+    let r = rmi(&["app"], &[]);
+    let store = &r.test.store;
+    for (kind, name) in [
+        ("service", "a/1/image"),
+        ("service", "a/12/image"),
+        ("service", "a/é"),
+        ("service", "ab/1/image"),
+        ("service", "A/1/image"),
+        ("container", "a/1"),
+    ] {
+        store.pin(kind, name, &r.image).unwrap();
+    }
+    assert_eq!(store.pins_below("service", "a/").unwrap(), ["a/1/image", "a/12/image", "a/é"]);
+    assert_eq!(store.pins_below("service", "a/1/").unwrap(), ["a/1/image"]);
+    assert_eq!(store.pins_below("service", "%").unwrap(), Vec::<String>::new());
+}
+
+#[test]
 fn cached_layers_survive_their_image() {
     let r = rmi(&["app"], &[]);
     let step = super::super::CachedStep { layer: Some(r.top.clone()), payload: serde_json::json!({}) };

@@ -54,7 +54,7 @@ CREATE INDEX events_by_subject ON events (subject, sequence);
 #[derive(Debug)]
 pub struct State {
     connection: Mutex<Connection>,
-    /// Every declared service, decoded; absent until it is asked for, and after each change. Reconcilers look several times a second.
+    /// Every declared service by name, decoded; absent until it is asked for. Reconcilers look several times a second.
     /// Locked only while the connection is, so that it is never older than the table.
     services: Mutex<Option<Vec<ServiceRecord>>>,
 }

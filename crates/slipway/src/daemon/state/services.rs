@@ -33,12 +33,16 @@ fn native() -> String {
     NATIVE.to_owned()
 }
 
+/// Where a service is among the decoded ones, or would be: SQLite sorts by bytes, too.
+fn position(known: &[ServiceRecord], name: &str) -> Result<usize, usize> {
+    known.binary_search_by(|record| record.target.spec.name.as_str().cmp(name))
+}
+
 impl State {
     /// Records a service, replacing what was declared under its name.
     pub fn put_service(&self, record: &ServiceRecord) -> Result<(), StateError> {
         let text = encode("service", record)?;
         let connection = self.connection();
-        self.forget_services();
         connection
             .execute(
                 "INSERT INTO services (name, record) VALUES (?1, ?2)
@@ -46,19 +50,27 @@ impl State {
                 params![record.target.spec.name, text],
             )
             .during("declaring a service")?;
+        self.keep_up(|known| match position(known, &record.target.spec.name) {
+            Ok(at) => known[at] = record.clone(),
+            Err(at) => known.insert(at, record.clone()),
+        });
         Ok(())
     }
 
     /// Sets the restart count and nothing else: a user may change the rest at the same moment.
     pub fn set_restarts(&self, name: &str, restarts: u64) -> Result<(), StateError> {
         let connection = self.connection();
-        self.forget_services();
         connection
             .execute(
                 "UPDATE services SET record = json_set(record, '$.restarts', ?2) WHERE name = ?1",
                 params![name, i64::try_from(restarts).unwrap_or(i64::MAX)],
             )
             .during("counting restarts")?;
+        self.keep_up(|known| {
+            if let Ok(at) = position(known, name) {
+                known[at].restarts = restarts;
+            }
+        });
         Ok(())
     }
 
@@ -66,19 +78,23 @@ impl State {
     pub fn remove_service(&self, name: &str) -> Result<(), StateError> {
         let what = "removing a service";
         let mut connection = self.connection();
-        self.forget_services();
         let transaction = connection.transaction().during(what)?;
         transaction.execute("DELETE FROM services WHERE name = ?1", [name]).during(what)?;
         transaction.execute("DELETE FROM published WHERE service = ?1", [name]).during(what)?;
-        transaction.commit().during(what)
+        transaction.commit().during(what)?;
+        self.keep_up(|known| {
+            if let Ok(at) = position(known, name) {
+                known.remove(at);
+            }
+        });
+        Ok(())
     }
 
     /// One service.
     pub fn service(&self, name: &str) -> Result<Option<ServiceRecord>, StateError> {
         let connection = self.connection();
         if let Some(known) = &*self.services.lock().unwrap_or_else(PoisonError::into_inner) {
-            let at = known.binary_search_by(|record| record.target.spec.name.as_str().cmp(name));
-            return Ok(at.ok().map(|at| known[at].clone()));
+            return Ok(position(known, name).ok().map(|at| known[at].clone()));
         }
         let row: Option<String> = connection
             .query_row("SELECT record FROM services WHERE name = ?1", [name], |row| row.get(0))
@@ -109,9 +125,12 @@ impl State {
         Ok(decoded.iter().flatten().filter(|record| wanted(record)).cloned().collect())
     }
 
-    /// What was decoded is out of date; called with the connection held, before the table changes.
-    fn forget_services(&self) {
-        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Changes what was decoded as the table was changed; called with the connection held. To decode all anew for each of a
+    /// thousand declarations would cost more than the declarations.
+    fn keep_up(&self, change: impl FnOnce(&mut Vec<ServiceRecord>)) {
+        if let Some(known) = &mut *self.services.lock().unwrap_or_else(PoisonError::into_inner) {
+            change(known);
+        }
     }
 
     /// Remembers that this version of a project's model was trained from this fingerprint of its inputs.
@@ -197,14 +216,21 @@ mod tests {
         };
         assert_eq!(names(state.services().unwrap()), ["a", "b"]);
         assert_eq!(names(state.services_where(|record| record.engine == "c1").unwrap()), ["b"]);
-        for known in [true, false] {
-            assert_eq!(state.service("b").unwrap().unwrap().engine, "c1", "{known}");
-            assert_eq!(state.service("ab").unwrap(), None, "{known}");
-            state.forget_services();
-        }
+        assert_eq!(state.service("b").unwrap().unwrap().engine, "c1");
+        assert_eq!(state.service("ab").unwrap(), None);
         state.set_restarts("b", 4).unwrap();
-        assert_eq!(state.services().unwrap()[1].restarts, 4);
-        state.remove_service("a").unwrap();
-        assert_eq!(names(state.services().unwrap()), ["b"]);
+        state.set_restarts("none", 4).unwrap();
+        state.put_service(&record("c", "c2")).unwrap();
+        state.put_service(&record("a", "c3")).unwrap();
+        state.remove_service("c").unwrap();
+        state.remove_service("none").unwrap();
+        let kept = state.services().unwrap();
+        assert_eq!(names(kept.clone()), ["a", "b"]);
+        assert_eq!((kept[0].engine.as_str(), kept[1].restarts), ("c3", 4));
+        // Another daemon finds the same in the file.
+        drop(state);
+        let state = State::open(&dir.path().join("state.db")).unwrap();
+        assert_eq!(state.service("b").unwrap().unwrap(), kept[1]);
+        assert_eq!(state.services().unwrap(), kept);
     }
 }
