@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: Slipway beside its peers, as ratios. Nothing here asserts a time.
 
+mod deploy;
 mod docker;
 mod error;
 mod image;
@@ -40,6 +41,8 @@ enum Benchmark {
     Run(start::Args),
     /// Build a project with 20,000 files again: beside BuildKit and a plain walk
     Rebuild(rebuild::Args),
+    /// From the command to the first answer of a service on a real node of a cluster: beside kubectl
+    Deploy(deploy::Args),
     /// Requests per second for a small ONNX model: beside mosec, LitServe and MLServer
     Serve(serve::Args),
     /// A thousand services and a gang of a thousand ranks on nodes that kwok plays: beside kubectl
@@ -81,6 +84,7 @@ fn measure(args: &Args) -> Result<(), Error> {
     let name = match args.benchmark {
         Benchmark::Run(_) => "run",
         Benchmark::Rebuild(_) => "rebuild",
+        Benchmark::Deploy(_) => "deploy",
         Benchmark::Serve(_) => "serve",
         Benchmark::Kubernetes(_) => "kubernetes",
     };
@@ -96,6 +100,7 @@ fn measure(args: &Args) -> Result<(), Error> {
     match &args.benchmark {
         Benchmark::Run(args) => start::measure(&mut bench, args)?,
         Benchmark::Rebuild(args) => rebuild::measure(&mut bench, args)?,
+        Benchmark::Deploy(args) => deploy::measure(&mut bench, args)?,
         Benchmark::Serve(args) => serve::measure(&mut bench, args)?,
         Benchmark::Kubernetes(args) => kubernetes::measure(&mut bench, args)?,
     }

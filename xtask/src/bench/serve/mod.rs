@@ -1,6 +1,6 @@
 //! `bench serve`: requests per second for a small ONNX model, where the server is the cost and not the model.
 
-mod http;
+pub mod http;
 mod load;
 mod model;
 mod ours;
