@@ -7,5 +7,6 @@
 //! }
 //! ```
 
+mod caller;
 pub mod engine;
 pub mod replicas;

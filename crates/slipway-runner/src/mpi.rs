@@ -27,6 +27,8 @@ const COME_UP: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long one attempt to reach a rank may take, and one request to come in.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a rank that cannot be reached is told that all is done.
+const END_TIME: Duration = Duration::from_secs(60);
 /// Longest token and longest command.
 const MAX_FIELD: usize = 256 << 10;
 /// Largest piece of output.
@@ -109,13 +111,29 @@ async fn first(token: &str, command: &[OsString]) -> Result<u8, MpiError> {
             _ = terminate.recv() => forward(mpirun.id()),
         }
     };
-    for (rank, host) in hosts.iter().enumerate().skip(1) {
-        // One that is gone has nothing to end.
-        if let Err(error) = ask(host, token, END, "").await {
-            tracing::warn!(rank, %error, "a rank was not told that the run is done");
-        }
+    let tell = |(rank, host): (usize, &&str)| tell_end(rank, (*host).to_owned(), token.to_owned());
+    let told: Vec<_> = hosts.iter().enumerate().skip(1).map(tell).map(tokio::spawn).collect();
+    for one in told {
+        let _ = one.await;
     }
     Ok(exit_code(status))
+}
+
+/// Tells a rank that all is done. It would wait for that for ever, so what hinders it is waited out.
+async fn tell_end(rank: usize, host: String, token: String) {
+    let until = tokio::time::Instant::now() + END_TIME;
+    loop {
+        match ask(&host, &token, END, "").await {
+            Ok(_) => return,
+            // One that is gone has nothing to end.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return,
+            Err(error) if tokio::time::Instant::now() >= until => {
+                tracing::warn!(rank, %error, "a rank was not told that the run is done");
+                return;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
 }
 
 /// Passes SIGTERM on: `mpirun` ends all processes, wherever they are.

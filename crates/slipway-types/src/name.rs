@@ -17,11 +17,22 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove
 /// Whether a text may name a project, a model or a service. Names are compared byte for byte.
 ///
 /// `/` would make it several segments of a path, `:` and `@` end a name in URLs and references (`m:predict`, `m@3`), a `-`
-/// begins a flag, and marks of direction make one name look like another on a terminal.
+/// begins a flag, and marks of direction and what is not to be seen make one name look like another on a terminal.
 pub fn is_valid(name: &str) -> bool {
     let refused = |c: char| {
         c.is_control()
-            || matches!(c, '/' | ':' | '@' | '\u{feff}' | '\u{200e}' | '\u{200f}')
+            || matches!(
+                c,
+                '/' | ':'
+                    | '@'
+                    | '\u{ad}'
+                    | '\u{61c}'
+                    | '\u{200b}'
+                    | '\u{200e}'
+                    | '\u{200f}'
+                    | '\u{2060}'
+                    | '\u{feff}'
+            )
             || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     (1..=MAX_CHARS).contains(&name.chars().count())

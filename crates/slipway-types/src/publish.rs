@@ -20,7 +20,7 @@ pub struct PublishRequest {
     pub compression: Option<String>,
     /// Finds out the digests and sends nothing.
     pub no_push: bool,
-    /// Publishes the gateway's image as well.
+    /// Publishes the gateway's image as well, where the service serves a model.
     pub gateway: bool,
 }
 

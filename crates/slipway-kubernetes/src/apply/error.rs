@@ -138,8 +138,11 @@ impl ApplyError {
     /// Whether the same may succeed later without anyone doing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Api { source, .. } | Self::Inventory { source, .. } => source.is_transient(),
-            Self::Discover(DiscoverError::Api(source)) => source.is_transient(),
+            // A conflict of no fields is one of time: somebody made or changed it at the same moment.
+            Self::Api { source, .. } => source.is_transient() || source.code() == Some(409),
+            Self::Inventory { source, .. } | Self::Discover(DiscoverError::Api(source)) => {
+                source.is_transient()
+            }
             Self::Ending { .. } => true,
             _ => false,
         }
@@ -213,5 +216,8 @@ mod tests {
         let told = error.to_string();
         assert!(told.contains("Deployment `a`: .spec.replicas is owned by `kubectl-edit`"), "{told}");
         assert!(told.contains("--take-over") && !error.is_transient(), "{told}");
+        let raced = json!({"kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409, "message": "m"});
+        let refusal = Refusal::read(409, None, raced.to_string().as_bytes());
+        assert!(ApplyError::api(&object, ApiError::refused(refusal)).is_transient());
     }
 }

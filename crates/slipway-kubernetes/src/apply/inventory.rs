@@ -59,11 +59,23 @@ impl Inventory {
             return Ok(());
         }
         all.extend(wanted);
-        let keys: Vec<ObjectKey> = all.iter().map(|(group, kind)| self.key_of(group, kind)).collect();
-        self.applier
-            .apply(&self.set.parent(&keys), ApplyOptions { force: true, ..ApplyOptions::default() })
-            .await?;
+        self.write(&all).await?;
         *known = Some(all);
+        Ok(())
+    }
+
+    /// Writes the parent again, which somebody deleted. Nothing happens where none was written.
+    pub(crate) async fn restore(&self) -> Result<(), ApplyError> {
+        match &*self.kinds.lock().await {
+            Some(known) => self.write(known).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&self, kinds: &BTreeSet<(String, String)>) -> Result<(), ApplyError> {
+        let keys: Vec<ObjectKey> = kinds.iter().map(|(group, kind)| self.key_of(group, kind)).collect();
+        let options = ApplyOptions { force: true, ..ApplyOptions::default() };
+        self.applier.apply(&self.set.parent(&keys), options).await?;
         Ok(())
     }
 

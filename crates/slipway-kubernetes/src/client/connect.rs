@@ -153,7 +153,7 @@ pub enum ConnectError {
         origin: String,
         /// Why.
         #[source]
-        source: Box<kube::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -189,7 +189,10 @@ pub async fn connect(options: &ConnectOptions) -> Result<Cluster, ConnectError> 
     let client = kube::Client::try_from(config).map_err(|source| ConnectError::Client {
         server: server.clone(),
         origin,
-        source: Box::new(source),
+        source: match source {
+            kube::Error::Auth(error) => super::error::discreet(error),
+            other => Box::new(other),
+        },
     })?;
     let retry = options.retry.unwrap_or_default();
     Ok(Cluster::with_limits(client, server, namespace, retry, Limiter::default()))
@@ -363,6 +366,21 @@ contexts:
         assert!(told.contains("`No_Good` cannot be a namespace"), "{told}");
         let told = message(with(GOOD, |o| o.context = Some("missing".into())).await);
         assert!(told.contains("https://127.0.0.1:6443") && told.contains("`missing`"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn what_a_plugin_writes_is_not_told() {
+        for script in ["echo token-42; echo token-43 >&2; exit 3", "echo '{\"status\": token-44'"] {
+            let plugin = format!(
+                "exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: [-c, {script:?}], env: [{{name: KEY, value: token-45}}], interactiveMode: Never}}"
+            );
+            let told = match with(&GOOD.replace("token: abc", &plugin), |_| {}).await {
+                // Whoever shows such an error shows its sources as well.
+                Err(error) => crate::apply::chain(&error),
+                Ok(cluster) => crate::apply::chain(&cluster.get("/version").await.unwrap_err()),
+            };
+            assert!(told.contains("credential plugin") && !told.contains("token-4"), "{told}");
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::client::AuthError;
 use serde_json::Value;
 
 /// Longest text of an answer that is no `Status`.
@@ -123,6 +124,10 @@ impl ApiError {
         }
     }
 
+    fn credentials(server: String, error: AuthError) -> Self {
+        Self::Credentials { server, source: discreet(error) }
+    }
+
     pub(crate) fn from_kube(error: kube::Error, server: &str) -> Self {
         let server = server.to_owned();
         match error {
@@ -130,16 +135,31 @@ impl ApiError {
                 let text = serde_json::to_vec(&*status).unwrap_or_default();
                 Self::refused(Refusal::read(status.code, None, &text))
             }
-            kube::Error::Auth(source) => Self::Credentials { server, source: Box::new(source) },
+            kube::Error::Auth(source) => Self::credentials(server, source),
             kube::Error::Service(source) => match source.downcast::<kube::Error>() {
                 Ok(inner) => Self::from_kube(*inner, &server),
-                Err(source) => match source.downcast::<kube::client::AuthError>() {
-                    Ok(source) => Self::Credentials { server, source },
+                Err(source) => match source.downcast::<AuthError>() {
+                    Ok(source) => Self::credentials(server, *source),
                     Err(source) => Self::Unreachable { server, source },
                 },
             },
             other => Self::Unreachable { server, source: Box::new(other) },
         }
+    }
+}
+
+/// What a credential plugin writes may hold the credentials, and what it is called with the secrets to get them by: of
+/// neither is anything told.
+pub(super) fn discreet(error: AuthError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        AuthError::AuthExecRun { out, .. } => {
+            let status = out.status;
+            format!("the credential plugin of the kubeconfig failed ({status}): log in with it again").into()
+        }
+        AuthError::AuthExecParse(_) | AuthError::AuthExec(_) | AuthError::ParseTokenKey(_) => {
+            "the credential plugin of the kubeconfig gave no credentials that can be read".into()
+        }
+        other => Box::new(other),
     }
 }
 

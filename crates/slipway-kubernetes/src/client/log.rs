@@ -7,7 +7,7 @@ use tokio_util::io::StreamReader;
 
 use super::{Accept, ApiError, Cluster, escape};
 
-/// Longest line; the rest of a longer one is dropped.
+/// Longest line; a longer one is dropped.
 const MAX_LINE: usize = 256 << 10;
 
 /// What is wanted of a log.
@@ -73,10 +73,17 @@ impl Cluster {
         if let Some(lines) = options.tail {
             path.push_str(&format!("&tailLines={lines}"));
         }
-        let bytes = self
-            .stream(&path, Accept::Whole)
-            .await
-            .map_err(|source| LogError::Api { pod: pod.to_owned(), source })?;
+        let mut attempts = self.inner.retry.attempts();
+        let bytes = loop {
+            let source = match self.stream(&path, Accept::Whole).await {
+                Ok(bytes) => break bytes,
+                Err(source) => source,
+            };
+            match attempts.next_delay(&source) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(LogError::Api { pod: pod.to_owned(), source }),
+            }
+        };
         let codec = LinesCodec::new_with_max_length(MAX_LINE);
         let lines = FramedRead::new(StreamReader::new(Box::pin(bytes)), codec);
         Ok(Logs { pod: pod.to_owned(), lines: Box::pin(lines) })

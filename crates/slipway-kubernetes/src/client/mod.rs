@@ -35,6 +35,8 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 << 20;
 /// Objects in one page of a list.
 const PAGE: usize = 500;
+/// How often a list that takes too long is begun again.
+const LIST_AGAIN: u32 = 3;
 /// Beginning of the names of the field managers under which everything is applied.
 pub const FIELD_MANAGER: &str = "slipway";
 
@@ -185,12 +187,14 @@ impl Cluster {
         let base = format!("{}?limit={PAGE}{}", resource.path(namespace, None), selection.query());
         let mut listed = Listed::default();
         let mut next = String::new();
+        let mut again = 0;
         loop {
             let path =
                 if next.is_empty() { base.clone() } else { format!("{base}&continue={}", escape(&next)) };
             let mut page = match self.request(Method::GET, &path, accept, None).await {
                 // The page is too old to go on from: begin again.
-                Err(error) if error.code() == Some(410) && !next.is_empty() => {
+                Err(error) if error.code() == Some(410) && !next.is_empty() && again < LIST_AGAIN => {
+                    again += 1;
                     listed = Listed::default();
                     next.clear();
                     continue;

@@ -1,52 +1,67 @@
 //! Services in a cluster: what is declared is rendered and applied, what runs is observed, what failed is taken back.
 //!
 //! Kubernetes itself keeps the pods: a [`Deployment`](crate::render) replaces what ends and rolls out what changes. So one
-//! pass here looks, applies what differs, and tells; it never starts or stops a pod.
+//! pass here looks, applies what differs, and tells. It starts no pod, and stops one only when a user asks to try again.
 
-mod kubernetes;
-mod logs;
+mod found;
+mod gateway;
+mod known;
+mod leave;
+mod lives;
+mod log;
 mod observe;
 mod preview;
 mod publisher;
-mod renew;
+mod report;
+mod restarts;
 mod rollout;
+mod send;
 mod service;
+mod state;
+mod stuck;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use slipway_orchestrator::{Desired, EngineError, Notice, ObservedReplica, Rollout};
-use slipway_types::container::ContainerId;
+use slipway_orchestrator::{
+    Absence, Desired, Endpoint, Engine, EngineError, LogLines, ObservedReplica, Pass,
+};
+use slipway_types::container::{ContainerId, LogOptions};
+use slipway_types::service::ReplicaUsage;
 use tokio::runtime::Handle;
 
+use crate::Capabilities;
 use crate::apply::{Applier, ApplyError, Inventory};
-use crate::client::{Cluster, Discovery, ExecError, ExecOptions, LogError, LogOptions, Logs, Process};
-use crate::render::SERVICE_LABEL;
+use crate::client::{Cluster, Discovery};
+use crate::object::ObjectKey;
 use crate::watch::{Health, Snapshot, Store, WatchOptions, Watcher, usual};
 
-pub use kubernetes::KubernetesEngine;
 pub use observe::{Address, NoAddress, Reach, container_id, replicas};
 pub use preview::{Previewer, Tried, Verdict};
 pub use publisher::{Publication, PublishError, Publisher};
+pub use report::ServiceReport;
 pub use rollout::{Progress, progress};
 
-use service::{Context, Known, State};
+use known::Known;
+use lives::Lives;
+use state::{Context, Outcome, State};
 
 /// Services that are worked on at once.
 const PARALLEL: usize = 16;
-/// How long the first pass waits for the lists.
+/// How long a look waits for the first lists.
 const FILL_TIME: Duration = Duration::from_secs(20);
 
 /// How the engine behaves.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Id of the daemon, which never changes as long as its state folder is there, of letters and digits. Everything
-    /// that the engine applies has it, and it touches nothing of another owner.
+    /// Whose the services are: an id that never changes as long as the daemon's state folder is there, of letters and
+    /// digits. Everything that the engine applies has it, and nothing of another owner is touched. Two engines of one
+    /// daemon in one namespace need two: what an engine's owner has and nobody declared to it is removed.
     pub owner: String,
     /// How long a new revision may be stuck in what does not pass by itself (no image, crashes, a wrong configuration)
     /// before the stable one is put back. The Deployment's own deadline does the same, later, for everything else.
@@ -79,58 +94,53 @@ impl EngineOptions {
     }
 }
 
-/// What one pass found and did.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Pass {
-    /// Every desired service.
-    pub services: Vec<ServiceReport>,
-    /// Services with the revision that is now the stable one.
-    pub completed: Vec<(String, u64)>,
-    /// Absent services of which nothing is left.
-    pub forgotten: Vec<String>,
-    /// Services of ours in the namespace that nobody asked about.
-    pub unknown: Vec<String>,
-    /// Events to record.
-    pub notices: Vec<Notice>,
-    /// When to come again if nothing changes before.
-    pub wake_at: Option<Duration>,
-}
-
-/// How a service stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServiceReport {
-    /// Its name.
-    pub service: String,
-    /// How far it is from its declared revision.
-    pub rollout: Rollout,
-    /// Where it answers.
-    pub address: Option<Address>,
-    /// Why it answers nowhere, where that is known.
-    pub no_address: Option<NoAddress>,
-    /// Why it is not as declared, in one sentence with what to do.
-    pub reason: Option<String>,
-    /// As `reason`, where it is no use to wait for the declared revision.
-    pub failing: Option<String>,
-    /// What the cluster cannot give.
-    pub warnings: Vec<String>,
-}
-
-/// The engine for one namespace of one cluster.
-pub struct ServiceEngine {
+/// The engine for what one owner declares in one namespace of one cluster.
+pub struct KubernetesEngine {
     handle: Handle,
     applier: Applier,
     inventory: Arc<Inventory>,
     watcher: Watcher,
+    /// Kinds that not every cluster has, and this one had when we began to watch.
+    watched: Optional,
     publisher: Arc<dyn Publisher>,
     options: EngineOptions,
-    states: BTreeMap<String, State>,
-    gateway: Option<State>,
+    /// Held during a pass.
+    memory: Mutex<Memory>,
     /// UIDs of pods that were ready once.
-    ready_once: HashSet<String>,
+    ready_once: Mutex<HashSet<String>>,
+    /// What the last pass found. This and what follows is never held while anybody is asked.
+    reports: Mutex<BTreeMap<String, ServiceReport>>,
+    /// Services that a user asked for again since the last pass, and whether what others own is taken over.
+    again: Mutex<BTreeMap<String, bool>>,
 }
 
-impl ServiceEngine {
-    /// Begins to watch. `handle` is the runtime that requests run on; the calls below block, and are not made from it.
+/// Kinds that not every cluster has.
+#[derive(Clone, Copy)]
+struct Optional {
+    routes: bool,
+    claims: bool,
+}
+
+impl Optional {
+    /// Leaves out what came to the cluster since: it would never be seen to be there.
+    fn restrict(self, caps: &mut Capabilities) {
+        caps.gateway_api.take_if(|_| !self.routes);
+        caps.dra.take_if(|_| !self.claims);
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    states: BTreeMap<String, State>,
+    gateway: State,
+    lives: Lives,
+    /// Nothing of ours shall be there any more.
+    retired: bool,
+}
+
+impl KubernetesEngine {
+    /// Begins to watch. The runtime that this is awaited on is the one that requests run on; the calls of [`Engine`]
+    /// block, and are not made from its threads.
     pub async fn start(
         cluster: Cluster,
         publisher: Arc<dyn Publisher>,
@@ -155,23 +165,26 @@ impl ServiceEngine {
         if let Some(version) = &caps.jobset {
             more.push(discovery.resource(&format!("jobset.x-k8s.io/{version}"), "JobSet").await?);
         }
+        let watched = Optional { routes: caps.gateway_api.is_some(), claims: caps.dra.is_some() };
         let watcher = Watcher::start(&cluster, usual(&options.owner, &more), options.watch);
         Ok(Self {
             handle,
             applier,
             inventory,
             watcher,
+            watched,
             publisher,
             options,
-            states: BTreeMap::new(),
-            gateway: None,
-            ready_once: HashSet::new(),
+            memory: Mutex::default(),
+            ready_once: Mutex::default(),
+            reports: Mutex::default(),
+            again: Mutex::default(),
         })
     }
 
-    /// The watcher, whose changes are worth a pass.
-    pub fn watcher(&self) -> &Watcher {
-        &self.watcher
+    /// The copy of what the owner has in the namespace, which training runs share. Its changes are worth a pass.
+    pub fn store(&self) -> &Arc<Store> {
+        self.watcher.store()
     }
 
     /// The inventory, which training runs share.
@@ -184,154 +197,200 @@ impl ServiceEngine {
         &self.applier
     }
 
-    /// Makes the cluster as desired, as far as one look allows. `now` is a time that never runs backwards; `publish` gets
-    /// every replica of the desired services before anything is changed.
-    pub fn pass(
-        &mut self,
-        desired: &[Desired],
-        now: Duration,
-        publish: &mut dyn FnMut(&[ObservedReplica]) -> Result<(), EngineError>,
-    ) -> Result<Pass, EngineError> {
-        let handle = self.handle.clone();
-        believe(self.watcher.store(), &handle)?;
-        let snapshot = self.watcher.store().snapshot();
-        self.note_ready(&snapshot);
-        let asked: BTreeSet<&str> = desired.iter().map(Desired::service).collect();
-        let mut seen = replicas(&snapshot, &self.ready_once);
-        seen.retain(|replica| asked.contains(replica.service.as_str()));
-        publish(&seen)?;
-        handle.block_on(self.reconcile(desired, now, &snapshot))
+    /// How a declared service stood at the last pass.
+    pub fn report(&self, service: &str) -> Option<ServiceReport> {
+        lock(&self.reports).get(service).cloned()
     }
 
-    fn note_ready(&mut self, snapshot: &Snapshot) {
+    /// Name of a replica's pod.
+    pub fn pod(&self, replica: &ContainerId) -> Option<String> {
+        let snapshot = self.watcher.store().snapshot();
+        let pod = snapshot.of("Pod").iter().find(|pod| container_id(pod).as_ref() == Some(replica))?;
+        Some(pod["metadata"]["name"].as_str()?.to_owned())
+    }
+
+    /// The copy, which must be whole and kept: on an old one, what is missing may well be there.
+    fn look(&self) -> Result<Snapshot, EngineError> {
+        let store = self.watcher.store();
+        if matches!(store.health(), Health::Filling { .. }) {
+            self.handle.block_on(store.filled(FILL_TIME));
+        }
+        match store.health() {
+            Health::Good => Ok(store.snapshot()),
+            Health::Filling { trouble } => {
+                let text =
+                    trouble.unwrap_or_else(|| "the cluster's objects are still being listed".to_owned());
+                Err(EngineError::Unavailable(text.into()))
+            }
+            Health::Old { trouble } => Err(EngineError::Unavailable(trouble.into())),
+        }
+    }
+
+    fn replicas(&self, snapshot: &Snapshot) -> Vec<ObservedReplica> {
         let pods = snapshot.of("Pod");
         let uid = |pod: &serde_json::Value| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let there: HashSet<String> = pods.iter().map(|pod| uid(pod)).collect();
-        self.ready_once.retain(|uid| there.contains(uid));
-        self.ready_once.extend(pods.iter().filter(|pod| observe::is_ready(pod)).map(|pod| uid(pod)));
+        let mut ready_once = lock(&self.ready_once);
+        ready_once.retain(|uid| there.contains(uid));
+        ready_once.extend(pods.iter().filter(|pod| observe::is_ready(pod)).map(|pod| uid(pod)));
+        replicas(snapshot, &ready_once)
     }
 
+    /// One step of everything. `desired` has the leftovers as well.
     async fn reconcile(
-        &mut self,
-        desired: &[Desired],
+        &self,
+        memory: &mut Memory,
+        desired: &[&Desired],
         now: Duration,
-        snapshot: &Snapshot,
-    ) -> Result<Pass, EngineError> {
-        let caps = match self.applier.discovery().capabilities().await {
-            Ok(caps) => caps,
-            Err(error) => return Err(EngineError::Unavailable(Box::new(error))),
+        known: &Known<'_>,
+    ) -> Result<Vec<Outcome>, EngineError> {
+        let caps = self.applier.discovery().capabilities().await;
+        let mut caps = caps.map_err(|error| EngineError::Unavailable(Box::new(error)))?;
+        self.watched.restrict(&mut caps);
+        let inventory = ObjectKey {
+            group: String::new(),
+            kind: "ConfigMap".to_owned(),
+            namespace: self.applier.cluster().namespace().to_owned(),
+            name: self.inventory.set().parent_name().to_owned(),
         };
-        let known = Known::new(snapshot);
-        let unreachable = AtomicBool::new(false);
-        let turns = AtomicUsize::new(self.options.applied_at_once);
-        let context = Context {
+        if known.get(&inventory).is_none()
+            && let Err(error) = self.inventory.restore().await
+        {
+            tracing::warn!(error = error.sentence(), "the inventory is not written again");
+        }
+        let mut context = Context {
             applier: &self.applier,
             inventory: &self.inventory,
             publisher: &*self.publisher,
             options: &self.options,
             caps: &caps,
-            known: &known,
+            known,
             now,
-            unreachable: &unreachable,
-            turns: &turns,
+            unreachable: &AtomicBool::new(false),
+            turns: &AtomicUsize::new(self.options.applied_at_once),
             gateway_address: None,
         };
-        let mut pass = Pass::default();
-        let gateway = self.gateway.take().unwrap_or_default();
-        let (gateway, outcome) = service::gateway(&context, gateway).await;
-        self.gateway = Some(gateway);
-        let context = Context { gateway_address: outcome.address.clone(), ..context };
-        let mut failure = merge(&mut pass, outcome);
-        let mut states = std::mem::take(&mut self.states);
-        let jobs = desired.iter().map(|one| {
+        let again = std::mem::take(&mut *lock(&self.again));
+        for (service, take_over) in again {
+            let state = memory.states.entry(service.clone()).or_default();
+            self.publisher.try_again(&service, state.image_lost);
+            state.try_again();
+            state.take_over |= take_over;
+            memory.gateway.take_over |= take_over;
+        }
+        let gateway = gateway::gateway(&context, &mut memory.gateway).await;
+        context.gateway_address.clone_from(&memory.gateway.address);
+        let mut outcomes = vec![gateway];
+        let mut states = std::mem::take(&mut memory.states);
+        let steps = desired.iter().map(|one| {
             let state = states.remove(one.service()).unwrap_or_default();
             service::step(&context, one, state)
         });
-        let done: Vec<_> = stream::iter(jobs).buffered(PARALLEL).collect().await;
+        let done: Vec<_> = stream::iter(steps).buffered(PARALLEL).collect().await;
         for (one, (state, outcome)) in desired.iter().zip(done) {
-            let gone = outcome.forgotten.is_some();
-            failure = merge(&mut pass, outcome).or(failure);
-            if !gone {
-                self.states.insert(one.service().to_owned(), state);
+            if !outcome.gone {
+                memory.states.insert(one.service().to_owned(), state);
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Engine for KubernetesEngine {
+    fn pass(
+        &self,
+        desired: &[Desired],
+        now: Duration,
+        publish: &mut dyn FnMut(&[ObservedReplica]) -> Result<(), EngineError>,
+    ) -> Result<Pass, EngineError> {
+        let mut memory = lock(&self.memory);
+        if memory.retired {
+            return Ok(Pass::default());
+        }
+        let snapshot = self.look()?;
+        let mut pass = Pass { replicas: self.replicas(&snapshot), ..Pass::default() };
+        publish(&pass.replicas)?;
+        let known = Known::new(&snapshot);
+        let asked: BTreeSet<&str> = desired.iter().map(Desired::service).collect();
+        let leftovers = known.services().into_iter().filter(|service| !asked.contains(service));
+        let leftovers: Vec<Desired> = leftovers
+            .map(|service| Desired::Absent { service: service.to_owned(), why: Absence::Unknown })
+            .collect();
+        let all: Vec<&Desired> = desired.iter().chain(&leftovers).collect();
+        pass.notices = memory.lives.look(&pass.replicas);
+        let outcomes = self.handle.block_on(self.reconcile(&mut memory, &all, now, &known))?;
+        let mut reports = BTreeMap::new();
+        // The first is the gateway's.
+        let services = std::iter::once(None).chain(all.iter().copied().map(Some));
+        for (one, outcome) in services.zip(outcomes) {
+            pass.notices.extend(outcome.notices);
+            pass.wake_at = [pass.wake_at, outcome.wake_at].into_iter().flatten().min();
+            let Some(one) = one else { continue };
+            let name = one.service().to_owned();
+            pass.completed.extend(outcome.completed.map(|number| (name.clone(), number)));
+            if outcome.gone && asked.contains(one.service()) {
+                pass.forgotten.push(name.clone());
+            }
+            if let Some(report) = outcome.report {
+                pass.services.insert(name.clone(), report.progress());
+                reports.insert(name, report);
             }
         }
-        let asked: BTreeSet<&str> = desired.iter().map(Desired::service).collect();
-        pass.unknown = known.services().filter(|name| !asked.contains(name)).map(str::to_owned).collect();
-        match failure {
-            Some(error) => Err(EngineError::Unavailable(Box::new(error))),
-            None => Ok(pass),
-        }
+        *lock(&self.reports) = reports;
+        Ok(pass)
     }
 
-    /// What failed of a service before counts no more.
-    pub fn try_again(&mut self, service: &str) {
-        let lost = self.states.get(service).is_some_and(State::image_lost);
-        self.publisher.try_again(service, lost);
-        if let Some(state) = self.states.get_mut(service) {
-            state.try_again();
-        }
+    fn try_again(&self, service: &str) {
+        lock(&self.again).entry(service.to_owned()).or_default();
+        // Where it was reached before it was changed is no answer to whoever waits for the change.
+        lock(&self.reports).remove(service);
     }
 
-    /// As [`ServiceEngine::try_again`], and what others own of the objects of a service, or of the gateway before it, is
-    /// taken over once.
-    pub fn take_over(&mut self, service: &str) {
+    fn take_over(&self, service: &str) {
         self.try_again(service);
-        self.states.entry(service.to_owned()).or_default().take_over();
-        self.gateway.get_or_insert_default().take_over();
+        lock(&self.again).insert(service.to_owned(), true);
     }
 
-    /// Pod of a replica.
-    pub fn pod(&self, container: &ContainerId) -> Option<String> {
-        let snapshot = self.watcher.store().snapshot();
-        let pod = snapshot.of("Pod").iter().find(|pod| container_id(pod).as_ref() == Some(container))?;
-        Some(pod["metadata"]["name"].as_str()?.to_owned())
+    fn observe(&self) -> Result<Vec<ObservedReplica>, EngineError> {
+        let snapshot = self.look()?;
+        Ok(self.replicas(&snapshot))
     }
 
-    /// Pods of a service, the oldest first.
-    pub fn pods(&self, service: &str) -> Vec<String> {
-        let Ok(mapped) = crate::names::map(service) else { return Vec::new() };
-        let snapshot = self.watcher.store().snapshot();
-        let groups = snapshot.by_label("Pod", SERVICE_LABEL);
-        let mut pods = groups.get(mapped.as_str()).cloned().unwrap_or_default();
-        pods.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned());
-        pods.iter().filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).collect()
-    }
-
-    /// The log of a pod.
-    pub async fn logs(&self, pod: &str, options: &LogOptions) -> Result<Logs, LogError> {
-        self.applier.cluster().logs(self.applier.cluster().namespace(), pod, options).await
-    }
-
-    /// Runs a program in a pod.
-    pub async fn exec(&self, pod: &str, options: &ExecOptions) -> Result<Process, ExecError> {
-        self.applier.cluster().exec(self.applier.cluster().namespace(), pod, options).await
-    }
-}
-
-/// Takes what one service gave into the whole; returns the error if the cluster is not reachable.
-fn merge(pass: &mut Pass, outcome: service::Outcome) -> Option<ApplyError> {
-    pass.services.extend(outcome.report);
-    pass.completed.extend(outcome.completed);
-    pass.forgotten.extend(outcome.forgotten);
-    pass.notices.extend(outcome.notices);
-    pass.wake_at = match (pass.wake_at, outcome.wake_at) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
-    outcome.unreachable
-}
-
-/// The copy must be whole, and kept: on an old one, what is missing may well be there.
-fn believe(store: &Store, handle: &Handle) -> Result<(), EngineError> {
-    if matches!(store.health(), Health::Filling { .. }) {
-        handle.block_on(store.filled(FILL_TIME));
-    }
-    match store.health() {
-        Health::Good => Ok(()),
-        Health::Filling { trouble } => {
-            let text = trouble.unwrap_or_else(|| "the cluster's objects are still being listed".to_owned());
-            Err(EngineError::Unavailable(text.into()))
+    fn endpoint(&self, service: &str) -> Endpoint {
+        match lock(&self.reports).get(service) {
+            Some(report) => report.endpoint(),
+            None => Endpoint::Pending { reason: "the cluster was not looked at yet".to_owned() },
         }
-        Health::Old { trouble } => Err(EngineError::Unavailable(trouble.into())),
     }
+
+    fn log(&self, replica: &ContainerId, options: &LogOptions) -> Result<Box<dyn LogLines>, EngineError> {
+        let pod = self.pod(replica).ok_or_else(|| EngineError::NotFound(replica.clone()))?;
+        let cluster = self.applier.cluster().clone();
+        Ok(Box::new(log::PodLog::open(self.handle.clone(), cluster, pod, options.clone())?))
+    }
+
+    fn usage(&self) -> Result<Vec<ReplicaUsage>, EngineError> {
+        let caps = self.handle.block_on(self.applier.discovery().capabilities());
+        if !caps.map_err(|error| EngineError::Unavailable(Box::new(error)))?.metrics_api {
+            let text = "nothing measures pods in this cluster: install metrics-server";
+            return Err(EngineError::Unavailable(text.into()));
+        }
+        self.handle.block_on(usage::of(self.applier.cluster(), &self.store().snapshot()))
+    }
+
+    fn retire(&self) -> Result<(), EngineError> {
+        // No pass may bring back what is removed here.
+        let mut memory = lock(&self.memory);
+        self.handle.block_on(self.inventory.remove_everything()).map_err(|error| EngineError::Failed {
+            operation: "remove what Slipway keeps in the namespace".to_owned(),
+            source: Box::new(error),
+        })?;
+        memory.retired = true;
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -55,6 +55,11 @@ pub(super) fn is_ready(pod: &Value) -> bool {
         .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
+/// Whether new requests go to a pod.
+pub(super) fn serves(pod: &Value) -> bool {
+    is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
 /// Every replica of every service, by its pod. `ready_once` has the UIDs of pods that were ready before.
 pub fn replicas(snapshot: &Snapshot, ready_once: &HashSet<String>) -> Vec<ObservedReplica> {
     let events = snapshot.events();
@@ -94,7 +99,7 @@ pub fn replicas(snapshot: &Snapshot, ready_once: &HashSet<String>) -> Vec<Observ
         .collect()
 }
 
-fn state(pod: &Value, was_ready: bool) -> ReplicaState {
+pub(super) fn state(pod: &Value, was_ready: bool) -> ReplicaState {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if matches!(phase, "Succeeded" | "Failed") {
         return ReplicaState::Stopped;
@@ -132,7 +137,11 @@ pub(super) fn address(
             Some(Address { url: with_port(&host, port["port"].as_u64()?), reach: Reach::Cluster })
         }
         Exposure::NodePort { .. } => {
-            let node = pods.iter().find_map(|pod| pod["status"]["hostIP"].as_str())?;
+            // Every node answers; one whose pod serves is known to be up.
+            let known = |pod: &&Value| pod["status"]["hostIP"].is_string();
+            let mut candidates = pods.iter().copied().filter(known);
+            let up = candidates.clone().find(|pod| serves(pod)).or_else(|| candidates.next())?;
+            let node = up["status"]["hostIP"].as_str()?;
             Some(Address { url: with_port(node, port["nodePort"].as_u64()?), reach: Reach::Nodes })
         }
         Exposure::LoadBalancer { .. } => {
@@ -172,6 +181,20 @@ mod tests {
             "labels": {SERVICE_LABEL: "my-model-535d4cfe", REVISION_LABEL: "3"},
             "annotations": {NAME_ANNOTATION: "my_model"},
         }, "status": status})
+    }
+
+    #[test]
+    fn a_node_port_is_on_a_node_that_is_up() {
+        let on = |ip: &str, ready: &str| json!({"status": {"hostIP": ip, "conditions": [{"type": "Ready", "status": ready}]}});
+        let live = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80, "nodePort": 30080}]}});
+        let at = |pods: &[&Value]| {
+            let exposure = Exposure::NodePort { port: 80, node_port: None };
+            address(&exposure, "n", Some(&live), pods).map(|address| address.url)
+        };
+        let (down, up, nowhere) = (on("10.0.0.1", "Unknown"), on("10.0.0.2", "True"), json!({"status": {}}));
+        assert_eq!(at(&[&nowhere, &down, &up]).as_deref(), Some("http://10.0.0.2:30080"));
+        assert_eq!(at(&[&nowhere, &down]).as_deref(), Some("http://10.0.0.1:30080"));
+        assert_eq!(at(&[&nowhere]), None);
     }
 
     #[test]

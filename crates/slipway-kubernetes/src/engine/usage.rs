@@ -27,7 +27,8 @@ fn usage(item: &Value, snapshot: &Snapshot) -> Option<ReplicaUsage> {
     };
     let limits = pod["spec"]["containers"].as_array().map_or(&[][..], Vec::as_slice).iter();
     let limits = limits.map(|one| one["resources"]["limits"]["memory"].as_str().and_then(number));
-    let limit: Option<f64> = limits.sum();
+    // Where one of them has none, nothing limits the pod.
+    let limit: Option<f64> = if limits.len() == 0 { None } else { limits.sum() };
     Some(ReplicaUsage {
         container: container_id(pod)?,
         service: pod["metadata"]["annotations"][NAME_ANNOTATION].as_str()?.to_owned(),

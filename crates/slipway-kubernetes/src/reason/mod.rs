@@ -9,6 +9,7 @@ mod workload;
 pub(crate) use event::newest_warning;
 pub use job::{RunEnd, job};
 pub(crate) use job::{no_pods, rank as rank_of};
+pub(crate) use pod::last_end;
 pub use pod::pod;
 pub use refusal::refusal;
 pub use workload::deployment;
@@ -98,6 +99,8 @@ pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
 pub(crate) fn clip(message: &str) -> String {
     const MOST: usize = 300;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // It may come from a program in a pod, and goes to terminals.
+    let line = line.replace(char::is_control, "");
     let line = line.trim_end_matches('.');
     match line.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -192,6 +192,13 @@ fn crash(status: &Value, again: bool) -> Reason {
     Reason::new(ReasonKind::Crash, format!("container {name} {}{times}: look at its log", how(ended)))
 }
 
+/// How the container of a pod ended last, whatever became of it since.
+pub(crate) fn last_end(pod: &Value) -> Option<Reason> {
+    let all = items(pod, "/status/containerStatuses").iter();
+    let status = all.into_iter().find(|status| !status["lastState"]["terminated"].is_null())?;
+    Some(crash(status, true))
+}
+
 /// How a container ended.
 pub(super) fn how(ended: &Value) -> String {
     let code = ended["exitCode"].as_i64().unwrap_or_default();

@@ -15,6 +15,8 @@ use crate::Capabilities;
 use crate::routes::RouteAnnotation;
 use crate::spec::{ModelContent, PodResources, ServiceDeployment, Workload};
 
+/// The container of a replica.
+pub const SERVER: &str = "server";
 /// Loading and warming up may take as long as the runner lets it: ten minutes.
 pub(super) const START_SECONDS: u32 = 600;
 /// Requests get as long to finish as the runner gives them after SIGTERM, and then some.
@@ -43,7 +45,7 @@ pub(super) fn render(
         }
         Workload::Image { port } => image::server(*port, &wanted, caps, &mut volumes)?,
     };
-    container["name"] = "server".into();
+    container["name"] = SERVER.into();
     container["image"] = spec.image.reference.to_string().into();
     container["imagePullPolicy"] = "IfNotPresent".into();
     container["env"] = environment(&spec.spec.env, secret, &spec.environment)?.into();

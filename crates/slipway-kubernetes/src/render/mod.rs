@@ -29,6 +29,7 @@ use crate::spec::{GatewayDeployment, ServiceDeployment, TrainingRun, Workload};
 use crate::validate::{self, Invalid};
 
 pub use collector::COLLECTOR_LABEL;
+pub use deployment::SERVER;
 pub use gateway::GATEWAY_PORT;
 pub use labels::{
     ATTEMPT_LABEL, GATEWAY_LABEL, OWNER_LABEL, REVISION_LABEL, ROUTE_ANNOTATION, RUN_LABEL, SERVICE_LABEL,
@@ -123,6 +124,10 @@ pub fn render_service(spec: &ServiceDeployment, caps: &Capabilities) -> Result<R
     let mut out = Rendered::default();
     let secret = config::secret(&spec.environment, &id, &mut out)?;
     rbac::no_token_account(&id, &mut out);
+    // Before the pods, so that none ever runs without it.
+    if let Workload::Model { .. } = spec.workload {
+        network_policy::for_service(spec, &id, &mut out)?;
+    }
     let scaling = autoscaling::plan(spec, caps, &mut out)?;
     deployment::render(spec, caps, &id, secret.as_deref(), scaling.as_ref(), &mut out)?;
     service::render(spec, &id, &mut out)?;
@@ -131,9 +136,6 @@ pub fn render_service(spec: &ServiceDeployment, caps: &Capabilities) -> Result<R
     }
     let fewest = scaling.as_ref().map_or(spec.spec.replicas, |scaling| scaling.min);
     disruption::render(fewest, &id, &mut out);
-    if let Workload::Model { .. } = spec.workload {
-        network_policy::for_service(spec, &id, &mut out)?;
-    }
     route::render(&spec.exposure, &id, caps, &mut out)?;
     Ok(out)
 }

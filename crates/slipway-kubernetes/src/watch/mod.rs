@@ -39,6 +39,9 @@ pub struct WatchOptions {
     pub pause: Duration,
     /// Longest time between two attempts.
     pub most: Duration,
+    /// How long a kind may not be kept before the copy counts as old. Every copy is a little behind, and one request
+    /// that is refused puts it no further behind than a slow one.
+    pub tolerated: Duration,
 }
 
 impl Default for WatchOptions {
@@ -47,6 +50,7 @@ impl Default for WatchOptions {
             silence: Duration::from_secs(100),
             pause: Duration::from_millis(100),
             most: Duration::from_secs(10),
+            tolerated: Duration::from_secs(3),
         }
     }
 }
@@ -104,7 +108,7 @@ pub struct Watcher {
 impl Watcher {
     /// Begins. The store fills as the lists come in.
     pub fn start(cluster: &Cluster, kinds: Vec<Watched>, options: WatchOptions) -> Self {
-        let store = Arc::new(Store::new(kinds.iter().map(|one| one.resource.clone())));
+        let store = Arc::new(Store::new(kinds.iter().map(|one| one.resource.clone()), options.tolerated));
         let mut tasks = JoinSet::new();
         for (index, kind) in kinds.into_iter().enumerate() {
             tasks.spawn(keep::keep(cluster.clone(), kind, index, Arc::clone(&store), options));

@@ -10,8 +10,15 @@ pub(super) fn slim(kind: &str, object: &mut Value) {
     match kind {
         "Pod" => {
             let spec = object["spec"].take();
-            object["spec"] =
-                json!({"nodeName": spec["nodeName"], "priorityClassName": spec["priorityClassName"]});
+            let containers = spec["containers"].as_array().map_or(&[][..], Vec::as_slice).iter();
+            let containers: Vec<Value> = containers
+                .map(|one| json!({"name": one["name"], "resources": {"limits": one["resources"]["limits"]}}))
+                .collect();
+            object["spec"] = json!({
+                "nodeName": spec["nodeName"],
+                "priorityClassName": spec["priorityClassName"],
+                "containers": containers,
+            });
         }
         // The template is what we applied ourselves; its revision label is all that is asked for.
         "Deployment" | "Job" => {
@@ -35,9 +42,11 @@ mod tests {
     #[test]
     fn keeps_what_is_read() {
         let mut pod = json!({"metadata": {"name": "a", "managedFields": [1]}, "status": {"phase": "Running"},
-            "spec": {"nodeName": "n", "containers": [{"name": "server", "env": []}]}});
+            "spec": {"nodeName": "n", "containers": [{"name": "server", "env": [], "resources": {"limits": {"memory": "1Gi"}, "requests": {}}}]}});
         slim("Pod", &mut pod);
-        assert!(pod["metadata"]["managedFields"].is_null() && pod["spec"]["containers"].is_null());
+        assert!(pod["metadata"]["managedFields"].is_null());
+        let limits = json!({"limits": {"memory": "1Gi"}});
+        assert_eq!(pod["spec"]["containers"], json!([{"name": "server", "resources": limits}]));
         assert_eq!((&pod["spec"]["nodeName"], &pod["status"]["phase"]), (&json!("n"), &json!("Running")));
         let mut job = json!({"metadata": {}, "spec": {"completions": 2,
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}}}});

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -14,13 +15,23 @@ pub struct Store {
     kinds: Mutex<Vec<Kind>>,
     /// Counts changes.
     changed: watch::Sender<u64>,
+    /// How long a kind may not be kept.
+    tolerated: Duration,
 }
 
 struct Kind {
     resource: Resource,
     objects: BTreeMap<String, Arc<Value>>,
     listed: bool,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+}
+
+/// Why a kind is not kept.
+struct Trouble {
+    since: Instant,
+    text: String,
+    /// It was told that it lasts.
+    lasts: bool,
 }
 
 /// Whether the copy can be believed.
@@ -109,11 +120,11 @@ fn time(event: &Value) -> &str {
 }
 
 impl Store {
-    pub(super) fn new(kinds: impl Iterator<Item = Resource>) -> Self {
+    pub(super) fn new(kinds: impl Iterator<Item = Resource>, tolerated: Duration) -> Self {
         let kinds = kinds
             .map(|resource| Kind { resource, objects: BTreeMap::new(), listed: false, trouble: None })
             .collect();
-        Self { kinds: Mutex::new(kinds), changed: watch::Sender::new(0) }
+        Self { kinds: Mutex::new(kinds), changed: watch::Sender::new(0), tolerated }
     }
 
     fn with<T>(&self, run: impl FnOnce(&mut Vec<Kind>) -> T) -> T {
@@ -130,7 +141,7 @@ impl Store {
     }
 
     /// Waits until every kind is listed, and returns whether that happened in time.
-    pub async fn filled(&self, limit: std::time::Duration) -> bool {
+    pub async fn filled(&self, limit: Duration) -> bool {
         let mut changes = self.subscribe();
         let wait = async {
             while matches!(self.health(), Health::Filling { .. }) {
@@ -145,11 +156,12 @@ impl Store {
     /// Whether the copy can be believed.
     pub fn health(&self) -> Health {
         self.with(|kinds| {
-            let trouble = kinds.iter().find_map(|kind| kind.trouble.clone());
+            let mut troubles = kinds.iter().filter_map(|kind| kind.trouble.as_ref());
             if kinds.iter().any(|kind| !kind.listed) {
-                return Health::Filling { trouble };
+                return Health::Filling { trouble: troubles.next().map(|trouble| trouble.text.clone()) };
             }
-            trouble.map_or(Health::Good, |trouble| Health::Old { trouble })
+            let lasting = troubles.find(|trouble| trouble.since.elapsed() >= self.tolerated);
+            lasting.map_or(Health::Good, |trouble| Health::Old { trouble: trouble.text.clone() })
         })
     }
 
@@ -215,9 +227,13 @@ impl Store {
     /// Records why a kind is not kept at the moment, or that it is.
     pub(super) fn trouble(&self, index: usize, trouble: Option<String>) {
         let other = self.with(|kinds| {
-            let other = kinds[index].trouble != trouble;
-            kinds[index].trouble = trouble;
-            other
+            let known = kinds[index].trouble.take();
+            let since = known.as_ref().map_or_else(Instant::now, |known| known.since);
+            let lasts = since.elapsed() >= self.tolerated;
+            kinds[index].trouble = trouble.map(|text| Trouble { since, text, lasts });
+            let now = kinds[index].trouble.as_ref();
+            let told = |trouble: &Trouble| (trouble.text.clone(), trouble.lasts);
+            known.as_ref().map(told) != now.map(told)
         });
         if other {
             self.tell();
@@ -251,7 +267,7 @@ mod tests {
     use serde_json::json;
 
     fn store(kinds: &[&str]) -> Store {
-        Store::new(kinds.iter().map(|kind| Resource::well_known("", "v1", kind, "x")))
+        Store::new(kinds.iter().map(|kind| Resource::well_known("", "v1", kind, "x")), Duration::ZERO)
     }
 
     #[test]
@@ -269,6 +285,28 @@ mod tests {
     }
 
     #[test]
+    fn one_refusal_does_not_make_it_old() {
+        let store = Store::new(
+            [Resource::well_known("", "v1", "Pod", "pods")].into_iter(),
+            Duration::from_millis(50),
+        );
+        store.replace(0, Vec::new(), None);
+        store.trouble(0, Some("too many requests".into()));
+        assert_eq!(store.health(), Health::Good);
+        let mut changes = store.subscribe();
+        changes.mark_unchanged();
+        std::thread::sleep(Duration::from_millis(60));
+        store.trouble(0, Some("too many requests".into()));
+        assert!(changes.has_changed().unwrap(), "who follows the copy hears that it is old");
+        store.trouble(0, Some("refused".into()));
+        assert_eq!(
+            store.health(),
+            Health::Old { trouble: "refused".into() },
+            "it lasts, whatever is said of it"
+        );
+    }
+
+    #[test]
     fn health_tells_what_can_be_believed() {
         let store = store(&["Pod", "Job"]);
         store.replace(0, vec![json!({"metadata": {"name": "b"}}), json!({"metadata": {"name": "a"}})], None);
@@ -278,6 +316,8 @@ mod tests {
         store.trouble(1, Some("no".into()));
         assert_eq!(store.health(), Health::Old { trouble: "no".into() });
         assert_eq!(store.snapshot().get("Pod", "a").unwrap()["kind"], "Pod");
+        store.trouble(1, None);
+        assert_eq!(store.health(), Health::Good);
         assert_eq!(
             (store.get("Pod", "a"), store.get("Job", "a")),
             (store.snapshot().get("Pod", "a").cloned(), None)

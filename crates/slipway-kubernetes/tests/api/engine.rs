@@ -6,20 +6,22 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use slipway_kubernetes::engine::{
-    EngineOptions, Pass, Publication, PublishError, Publisher, Reach, ServiceEngine, ServiceReport,
+    EngineOptions, KubernetesEngine, Publication, PublishError, Publisher, Reach, ServiceReport,
 };
 use slipway_kubernetes::spec::*;
 use slipway_kubernetes::watch::WatchOptions;
 use slipway_orchestrator::engine::{ModelPin, ObservedReplica};
-use slipway_orchestrator::{Desired, Revision, Rollout};
+use slipway_orchestrator::{Absence, Desired, Endpoint, Engine, Pass, Revision, Rollout};
 use slipway_types::Digest;
 use slipway_types::model::ModelFormat;
 use slipway_types::service::{ReplicaState, ServiceSpec};
 
 use super::fake::{Fake, NAMESPACE, OWNER, eventually, status};
 
-struct Registry {
+#[derive(Default)]
+pub struct Registry {
     underway: Mutex<bool>,
+    exposure: Mutex<Exposure>,
 }
 
 impl Publisher for Registry {
@@ -27,7 +29,8 @@ impl Publisher for Registry {
         if *self.underway.lock().unwrap() {
             return Ok(Publication::Underway("pushing the image".into()));
         }
-        Ok(Publication::Ready(deployment(revision)))
+        let exposure = self.exposure.lock().unwrap().clone();
+        Ok(Publication::Ready(ServiceDeployment { exposure, ..deployment(revision) }))
     }
 
     fn gateway(&self) -> Result<Option<Publication<GatewayDeployment>>, PublishError> {
@@ -71,7 +74,7 @@ fn deployment(revision: &Revision) -> ServiceDeployment {
     }
 }
 
-fn revision(name: &str, number: u64) -> Revision {
+pub fn revision(name: &str, number: u64) -> Revision {
     let digest = || Digest::from_sha256([7; 32]);
     Revision {
         number,
@@ -88,18 +91,15 @@ fn revision(name: &str, number: u64) -> Revision {
     }
 }
 
-fn present(name: &str, target: u64, stable: Option<u64>) -> Desired {
-    Desired::Present {
-        target: revision(name, target),
-        stable: stable.map(|number| revision(name, number)),
-        restarts: 0,
-    }
+pub fn present(name: &str, target: u64, stable: Option<u64>) -> Desired {
+    let stable = stable.map(|number| revision(name, number));
+    Desired::Present { target: revision(name, target), stable, restarts: 0 }
 }
 
-struct Bed {
-    fake: Fake,
+pub struct Bed {
+    pub fake: Fake,
     registry: Arc<Registry>,
-    engine: Arc<Mutex<ServiceEngine>>,
+    pub engine: Arc<KubernetesEngine>,
 }
 
 impl Bed {
@@ -110,18 +110,31 @@ impl Bed {
     async fn with(change: impl FnOnce(&mut EngineOptions)) -> Self {
         let fake = Fake::new();
         fake.watch_life(Duration::from_millis(200));
-        let registry = Arc::new(Registry { underway: Mutex::new(false) });
+        Self::start(fake, OWNER, change).await
+    }
+
+    /// An engine of an owner's.
+    pub async fn over(fake: Fake, owner: &str) -> Self {
+        Self::start(fake, owner, |_| {}).await
+    }
+
+    async fn start(fake: Fake, owner: &str, change: impl FnOnce(&mut EngineOptions)) -> Self {
+        let registry = Arc::new(Registry::default());
         let mut options = EngineOptions {
             patience: Duration::from_secs(30),
             watch: WatchOptions { pause: Duration::from_millis(10), ..WatchOptions::default() },
-            ..EngineOptions::new(OWNER)
+            ..EngineOptions::new(owner)
         };
         change(&mut options);
-        let engine = ServiceEngine::start(fake.cluster(), registry.clone(), options).await.unwrap();
-        Self { fake, registry, engine: Arc::new(Mutex::new(engine)) }
+        let engine = KubernetesEngine::start(fake.cluster(), registry.clone(), options).await.unwrap();
+        Self { fake, registry, engine: Arc::new(engine) }
     }
 
-    async fn pass(&self, desired: &[Desired], seconds: u64) -> (Result<Pass, String>, Vec<ObservedReplica>) {
+    pub async fn pass(
+        &self,
+        desired: &[Desired],
+        seconds: u64,
+    ) -> (Result<Pass, String>, Vec<ObservedReplica>) {
         let (engine, desired) = (self.engine.clone(), desired.to_vec());
         tokio::task::spawn_blocking(move || {
             let mut seen = Vec::new();
@@ -129,7 +142,7 @@ impl Bed {
                 seen = replicas.to_vec();
                 Ok(())
             };
-            let pass = engine.lock().unwrap().pass(&desired, Duration::from_secs(seconds), &mut publish);
+            let pass = engine.pass(&desired, Duration::from_secs(seconds), &mut publish);
             (
                 pass.map_err(|error| {
                     format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string))
@@ -141,23 +154,33 @@ impl Bed {
         .unwrap()
     }
 
+    pub fn report(&self, service: &str) -> ServiceReport {
+        self.engine.report(service).unwrap()
+    }
+
     /// Passes until the report is as wanted.
-    async fn until(&self, desired: &Desired, at: u64, so: impl Fn(&ServiceReport, &Pass) -> bool) -> Pass {
+    pub async fn until(
+        &self,
+        desired: &Desired,
+        at: u64,
+        so: impl Fn(&ServiceReport, &Pass) -> bool,
+    ) -> Pass {
         let mut last = None;
         for _ in 0..100 {
             let (pass, _) = self.pass(std::slice::from_ref(desired), at).await;
             let pass = pass.unwrap();
-            if so(&pass.services[0], &pass) {
+            let report = self.report(desired.service());
+            if so(&report, &pass) {
                 return pass;
             }
-            last = Some(pass);
+            last = Some((report, pass));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("never so: {last:#?}");
     }
 
     /// Plays the controllers: pods of the Deployment's template, with this status.
-    fn roll(&self, name: &str, pod_status: &Value, available: u64) {
+    pub fn roll(&self, name: &str, pod_status: &Value, available: u64) {
         self.fake.edit("deployments", name, |deployment| {
             let generation = deployment["metadata"]["generation"].clone();
             deployment["status"] = json!({"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2,
@@ -175,7 +198,12 @@ impl Bed {
     }
 }
 
-fn ready() -> Value {
+/// What a pass tells of a kind.
+pub fn told(pass: &Pass, kind: &str) -> Option<String> {
+    pass.notices.iter().find(|notice| notice.kind == kind).map(|notice| notice.message.clone())
+}
+
+pub fn ready() -> Value {
     json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
 }
 
@@ -205,15 +233,20 @@ async fn deploys_observes_and_then_leaves_alone() {
     let bed = Bed::new().await;
     let desired = present("my_model", 1, None);
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 1).await;
-    assert!(matches!(pass.unwrap().services[0].rollout, Rollout::Progressing { .. }));
+    let pass = pass.unwrap();
+    assert!(matches!(pass.services["my_model"].rollout, Rollout::Progressing { .. }));
+    assert!(told(&pass, "rollout.started").is_some(), "{pass:?}");
     let name = &bed.fake.names("deployments")[0].clone();
     assert!(name.starts_with("my-model-"));
     bed.roll(name, &ready(), 2);
     let pass = bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
     assert_eq!(pass.completed, [("my_model".to_owned(), 1)]);
-    let address = pass.services[0].address.as_ref().map(|a| a.reach);
-    assert_eq!(address, Some(Reach::Cluster));
+    assert!(told(&pass, "rollout.completed").unwrap().contains("2 replicas are ready"), "{pass:?}");
+    assert_eq!(bed.report("my_model").address.map(|a| a.reach), Ok(Reach::Cluster));
+    let url = format!("http://{name}.{NAMESPACE}.svc");
     let desired = present("my_model", 1, Some(1));
+    bed.until(&desired, 2, |report, _| report.answers).await;
+    assert_eq!(bed.engine.endpoint("my_model"), Endpoint::Url { url, reachable: true });
     bed.until(&desired, 3, |report, pass| report.rollout == Rollout::Steady && pass.wake_at.is_none()).await;
     // What is as it shall be costs no request at all.
     bed.fake.forget_requests();
@@ -242,33 +275,46 @@ async fn a_revision_that_never_starts_is_taken_back() {
     let configs = bed.fake.names("configmaps").len();
     bed.roll("a", &no_image(), 0);
     let pass = bed.until(&desired, 11, |report, _| report.reason.is_some()).await;
-    assert!(pass.services[0].reason.as_deref().unwrap().contains("is not in the registry"), "{pass:#?}");
+    assert!(told(&pass, "replica.start_failed").unwrap().contains("is not in the registry"), "{pass:#?}");
+    assert_eq!(pass.services["a"].failing, None, "it may pass");
     let pass = bed.until(&desired, 45, |_, pass| !pass.notices.is_empty()).await;
-    assert!(pass.notices[0].message.contains("revision 2 failed and revision 1 is put back"), "{pass:#?}");
+    let stalled = told(&pass, "rollout.stalled").unwrap();
+    assert!(stalled.contains("Revision 2 does not come up and revision 1 is put back"), "{pass:#?}");
     let label = |bed: &Bed| {
         bed.fake.get("deployments", "a").unwrap()["spec"]["template"]["metadata"]["labels"]["slipway.dev/revision"].clone()
     };
     let pass = bed.until(&desired, 46, |_, _| label(&bed) == "1").await;
-    assert!(matches!(pass.services[0].rollout, Rollout::Stalled { .. }));
+    assert!(matches!(pass.services["a"].rollout, Rollout::Stalled { .. }));
     bed.roll("a", &ready(), 2);
     // Another daemon does not try it again by itself.
     let options = EngineOptions::new(OWNER);
-    let other = ServiceEngine::start(bed.fake.cluster(), bed.registry.clone(), options).await.unwrap();
-    let bed = Bed { engine: Arc::new(Mutex::new(other)), ..bed };
+    let other = KubernetesEngine::start(bed.fake.cluster(), bed.registry.clone(), options).await.unwrap();
+    let bed = Bed { engine: Arc::new(other), ..bed };
     let pass = bed.until(&desired, 1, |report, _| report.reason.is_some()).await;
     assert!(
-        matches!(&pass.services[0].rollout, Rollout::Stalled { reason, .. } if reason.contains("registry")),
+        matches!(&pass.services["a"].rollout, Rollout::Stalled { reason, .. } if reason.contains("registry")),
         "{pass:#?}"
     );
     assert_eq!(label(&bed), "1");
     assert_eq!(bed.fake.names("configmaps").len(), configs, "what either revision needs stays");
+    // A user who asks again is believed: the failed revision is tried once more, and its failure told once more.
+    bed.engine.try_again("a");
+    let (pass, _) = bed.pass(std::slice::from_ref(&desired), 2).await;
+    assert_eq!(pass.unwrap().services["a"].failing, None);
+    bed.until(&desired, 2, |_, _| label(&bed) == "2").await;
+    bed.roll("a", &no_image(), 0);
+    bed.until(&desired, 3, |report, _| report.reason.is_some()).await;
+    let pass = bed.until(&desired, 200, |report, _| report.failing.is_some()).await;
+    assert!(told(&pass, "rollout.stalled").is_some(), "{pass:#?}");
+    bed.until(&desired, 201, |_, _| label(&bed) == "1").await;
+    bed.roll("a", &ready(), 2);
     // A third revision is tried, and what only the first two had goes.
     let desired = present("a", 3, Some(1));
-    bed.until(&desired, 2, |_, _| label(&bed) == "3").await;
+    bed.until(&desired, 202, |_, _| label(&bed) == "3").await;
     bed.roll("a", &ready(), 2);
-    bed.until(&desired, 3, |report, _| report.rollout == Rollout::Steady).await;
+    bed.until(&desired, 203, |report, _| report.rollout == Rollout::Steady).await;
     let desired = present("a", 3, Some(3));
-    bed.until(&desired, 4, |_, _| bed.fake.names("configmaps").len() == 2).await;
+    bed.until(&desired, 204, |_, _| bed.fake.names("configmaps").len() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,12 +327,15 @@ async fn a_service_that_is_deleted_leaves_nothing() {
         json!({"metadata": {"name": "theirs", "labels": {"slipway.dev/service": "a",
         "app.kubernetes.io/managed-by": "slipway"}, "annotations": {"slipway.dev/name": "a"}}}),
     );
-    let absent = Desired::Absent { service: "a".into(), why: slipway_orchestrator::Absence::Deleted };
+    eventually("the pods are seen", || bed.engine.store().snapshot().of("Pod").len() == 2).await;
+    let absent = [Desired::Absent { service: "a".into(), why: Absence::Deleted }, present("b", 1, None)];
     for at in 2..100 {
-        let (pass, _) = bed.pass(std::slice::from_ref(&absent), at).await;
+        let (pass, _) = bed.pass(&absent, at).await;
         let pass = pass.unwrap();
-        assert!(pass.unknown == ["b"] || pass.unknown.is_empty(), "{:?}", pass.unknown);
         if bed.fake.get("deployments", "a").is_none() {
+            // Pods that end are kept apart until they have ended.
+            let pods = bed.fake.names("pods").len();
+            assert!(pods == 0 || bed.fake.get("networkpolicies", "a").is_some());
             // The cluster's garbage collector.
             bed.fake.names("pods").iter().for_each(|name| drop(bed.fake.delete("pods", name)));
         }
@@ -307,7 +356,8 @@ async fn waits_for_images_and_tells_refusals_once() {
     *bed.registry.underway.lock().unwrap() = true;
     let desired = present("a", 1, None);
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 1).await;
-    assert_eq!(pass.unwrap().services[0].reason.as_deref(), Some("pushing the image"));
+    pass.unwrap();
+    assert_eq!(bed.engine.endpoint("a"), Endpoint::Pending { reason: "pushing the image".into() });
     assert!(bed.fake.names("deployments").is_empty());
     *bed.registry.underway.lock().unwrap() = false;
     bed.fake.fault(|method, path| {
@@ -322,16 +372,15 @@ async fn waits_for_images_and_tells_refusals_once() {
     });
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 2).await;
     let pass = pass.unwrap();
-    assert!(pass.notices[0].message.contains("webhook `no.example.com` refuses it (no)"), "{pass:#?}");
+    let refused = told(&pass, "service.refused").unwrap();
+    assert!(refused.contains("webhook `no.example.com` refuses it (no)"), "{pass:#?}");
     let wake = pass.wake_at.unwrap();
     assert_eq!(wake, Duration::from_secs(4));
     let before = bed.fake.requests().len();
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 3).await;
     let pass = pass.unwrap();
-    assert!(
-        pass.notices.is_empty() && pass.services[0].reason.as_deref().unwrap().contains("webhook"),
-        "{pass:#?}"
-    );
+    let reason = bed.report("a").reason;
+    assert!(pass.notices.is_empty() && reason.unwrap().contains("webhook"), "{pass:#?}");
     let asked = bed.fake.requests()[before..].iter().filter(|(_, path)| !path.contains("watch=true")).count();
     assert_eq!(asked, 0, "it waits");
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 5).await;
@@ -349,15 +398,75 @@ async fn without_the_api_server_nothing_is_concluded() {
     bed.fake.fault(|_, _| Some(status(503, "ServiceUnavailable", "restarting", Value::Null)));
     let engine = bed.engine.clone();
     eventually("the copy is old", || {
-        let store = engine.lock().unwrap().watcher().store().clone();
+        let store = engine.store().clone();
         matches!(store.health(), slipway_kubernetes::watch::Health::Old { .. })
     })
     .await;
-    let (pass, replicas) = bed
-        .pass(&[Desired::Absent { service: "a".into(), why: slipway_orchestrator::Absence::Deleted }], 2)
-        .await;
+    let (pass, replicas) =
+        bed.pass(&[Desired::Absent { service: "a".into(), why: Absence::Deleted }], 2).await;
     assert!(pass.unwrap_err().contains("not available") && replicas.is_empty());
     assert!(bed.fake.get("deployments", "a").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_came_later_is_left_out_until_it_is_watched() {
+    let bed = Bed::new().await;
+    bed.fake.serve(&[("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")]);
+    bed.engine.applier().discovery().refresh();
+    *bed.registry.exposure.lock().unwrap() = Exposure::Host {
+        host: "a.example.com".into(),
+        parent: Some(RouteParent { name: "front".into(), namespace: None, section: None }),
+        ingress_class: None,
+        tls_secret: None,
+    };
+    let desired = present("a", 1, None);
+    bed.pass(std::slice::from_ref(&desired), 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    let pass = bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
+    assert_eq!((bed.fake.names("ingresses"), bed.fake.names("httproutes").len()), (vec!["a".into()], 0));
+    assert!(told(&pass, "service.refused").is_none(), "{pass:#?}");
+    // The next daemon watches it, uses it, and removes what took its place.
+    let other = KubernetesEngine::start(bed.fake.cluster(), bed.registry.clone(), EngineOptions::new(OWNER));
+    let bed = Bed { engine: Arc::new(other.await.unwrap()), ..bed };
+    bed.until(&desired, 3, |report, _| {
+        report.rollout == Rollout::Steady && bed.fake.names("ingresses").is_empty()
+    })
+    .await;
+    assert_eq!(bed.fake.names("httproutes"), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inventory_that_somebody_deletes_is_written_again() {
+    let bed = Bed::new().await;
+    let desired = present("a", 1, None);
+    bed.pass(std::slice::from_ref(&desired), 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.until(&desired, 2, |report, _| report.rollout == Rollout::Steady).await;
+    let inventory = |bed: &Bed| {
+        let name = bed.engine.inventory().set().parent_name();
+        let parent = bed.fake.get("configmaps", name)?;
+        Some(parent["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"].clone())
+    };
+    let before = inventory(&bed).unwrap();
+    assert!(before.as_str().unwrap().contains("Deployment.apps"), "{before}");
+    bed.fake.delete("configmaps", bed.engine.inventory().set().parent_name());
+    bed.until(&desired, 3, |_, _| inventory(&bed).is_some()).await;
+    assert_eq!(inventory(&bed).unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_pod_of_a_service_that_ran_is_no_failed_rollout() {
+    let bed = Bed::new().await;
+    bed.pass(&[present("a", 1, None)], 1).await.0.unwrap();
+    bed.roll("a", &ready(), 2);
+    bed.until(&present("a", 1, None), 2, |report, _| report.rollout == Rollout::Steady).await;
+    let desired = present("a", 1, Some(1));
+    bed.roll("a", &no_image(), 1);
+    bed.until(&desired, 3, |report, _| report.reason.is_some()).await;
+    let pass = bed.until(&desired, 300, |report, _| report.reason.is_some()).await;
+    assert_eq!(pass.services["a"].failing, None, "{pass:#?}");
+    assert!(matches!(pass.services["a"].rollout, Rollout::Progressing { .. }), "{pass:#?}");
+    assert!(told(&pass, "rollout.stalled").is_none(), "{pass:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -382,20 +491,20 @@ async fn what_others_own_is_told_until_a_user_takes_it_over() {
         });
     };
     conflict();
-    let told = bed.until(&desired, 20, |report, _| report.failing.is_some()).await;
-    let report = &told.services[0];
+    bed.until(&desired, 20, |report, _| report.failing.is_some()).await;
+    let report = bed.report("a");
     let failing = report.failing.as_deref().unwrap();
     assert!(
         failing.contains(".spec.replicas is owned by `hpa`") && failing.contains("--take-over"),
         "{failing}"
     );
-    assert!(report.address.is_some(), "what runs goes on to answer: {report:?}");
+    assert!(report.address.is_ok(), "what runs goes on to answer: {report:?}");
     // The same while it waits.
     let (pass, _) = bed.pass(std::slice::from_ref(&desired), 21).await;
-    assert_eq!(pass.unwrap().services[0].failing.as_deref(), Some(failing));
+    assert_eq!(pass.unwrap().services["a"].failing.as_deref(), Some(failing));
     let replicas = || bed.fake.get("deployments", "a").unwrap()["spec"]["replicas"].clone();
     assert_eq!(replicas(), 3);
-    bed.engine.lock().unwrap().take_over("a");
+    bed.engine.take_over("a");
     bed.until(&desired, 22, |report, _| report.failing.is_none()).await;
     assert_eq!(replicas(), 2);
     // Once, and not from then on.

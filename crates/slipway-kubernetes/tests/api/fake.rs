@@ -2,6 +2,7 @@
 //! that can be forgotten. Faults are put before it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -56,13 +57,48 @@ pub type Kind = (&'static str, &'static str, &'static str, &'static str);
 pub struct Fake {
     inner: Arc<Mutex<State>>,
     changed: Arc<watch::Sender<u64>>,
+    forget: Arc<AtomicBool>,
+}
+
+impl State {
+    fn compact(&mut self) {
+        self.forgotten = self.version;
+        self.log.clear();
+    }
+}
+
+/// A change: the object before and after it.
+#[derive(Clone)]
+struct Entry {
+    version: u64,
+    plural: String,
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+impl Entry {
+    /// What a watch with a selector shows of it: what does not match any more is deleted to it.
+    fn event(&self, selector: &str) -> Option<Value> {
+        let matches =
+            |object: &Option<Value>| object.as_ref().filter(|object| selected(object, selector)).cloned();
+        let (what, object) = match (matches(&self.before), matches(&self.after)) {
+            (None, None) => return None,
+            (None, Some(after)) => ("ADDED", after),
+            (Some(_), Some(after)) => ("MODIFIED", after),
+            (Some(mut before), None) => {
+                before["metadata"]["resourceVersion"] = self.version.to_string().into();
+                ("DELETED", before)
+            }
+        };
+        Some(json!({"type": what, "object": object}))
+    }
 }
 
 #[derive(Default)]
 struct State {
     version: u64,
     objects: BTreeMap<(String, String), Value>,
-    log: Vec<(u64, &'static str, String, Value)>,
+    log: Vec<Entry>,
     /// Versions up to this one are forgotten.
     forgotten: u64,
     faults: Vec<Fault>,
@@ -78,7 +114,11 @@ struct State {
 impl Fake {
     pub fn new() -> Self {
         let state = State { version: 100, ..State::default() };
-        Self { inner: Arc::new(Mutex::new(state)), changed: Arc::new(watch::Sender::new(0)) }
+        Self {
+            inner: Arc::new(Mutex::new(state)),
+            changed: Arc::new(watch::Sender::new(0)),
+            forget: Arc::default(),
+        }
     }
 
     pub fn cluster(&self) -> Cluster {
@@ -143,9 +183,12 @@ impl Fake {
 
     /// Forgets all versions so far: watches from them get 410.
     pub fn compact(&self) {
-        let mut state = self.inner.lock().unwrap();
-        state.forgotten = state.version;
-        state.log.clear();
+        self.inner.lock().unwrap().compact();
+    }
+
+    /// The same with the next request; for faults, which run while the state is held.
+    pub fn forget_soon(&self) {
+        self.forget.store(true, Ordering::Relaxed);
     }
 
     pub fn requests(&self) -> Vec<(Method, String)> {
@@ -185,9 +228,8 @@ impl Fake {
                 None => format!("{version:08x}-0000-4000-8000-{version:012x}").into(),
             };
         }
-        let what = if old.is_some() { "MODIFIED" } else { "ADDED" };
         state.objects.insert((plural.to_owned(), name), object.clone());
-        state.log.push((version, what, plural.to_owned(), object));
+        state.log.push(Entry { version, plural: plural.to_owned(), before: old, after: Some(object) });
         drop(state);
         self.changed.send_modify(|n| *n += 1);
     }
@@ -201,11 +243,15 @@ impl Fake {
 
     pub fn delete(&self, plural: &str, name: &str) -> Option<Value> {
         let mut state = self.inner.lock().unwrap();
-        let mut object = state.objects.remove(&(plural.to_owned(), name.to_owned()))?;
+        let object = state.objects.remove(&(plural.to_owned(), name.to_owned()))?;
         state.version += 1;
         let version = state.version;
-        object["metadata"]["resourceVersion"] = version.to_string().into();
-        state.log.push((version, "DELETED", plural.to_owned(), object.clone()));
+        state.log.push(Entry {
+            version,
+            plural: plural.to_owned(),
+            before: Some(object.clone()),
+            after: None,
+        });
         drop(state);
         self.changed.send_modify(|n| *n += 1);
         Some(object)
@@ -217,6 +263,9 @@ impl Fake {
         let body = body.collect().await.unwrap().to_bytes();
         let (fault, life) = {
             let mut state = self.inner.lock().unwrap();
+            if self.forget.swap(false, Ordering::Relaxed) {
+                state.compact();
+            }
             state.requests.push((parts.method.clone(), path.clone()));
             let fault = state.faults.iter_mut().find_map(|fault| fault(&parts.method, &path));
             (fault, state.watch_life)
@@ -360,13 +409,13 @@ impl Fake {
                 loop {
                     let next = {
                         let state = fake.inner.lock().unwrap();
-                        let mut log = state.log.iter().filter(|(version, ..)| *version > at);
-                        log.find(|(_, _, kind, object)| *kind == plural && selected(object, &selector))
-                            .cloned()
+                        let log =
+                            state.log.iter().filter(|entry| entry.version > at && entry.plural == plural);
+                        log.filter_map(|entry| Some((entry.version, entry.event(&selector)?))).next()
                     };
-                    if let Some((version, what, _, object)) = next {
+                    if let Some((version, event)) = next {
                         at = version;
-                        let line = format!("{}\n", json!({"type": what, "object": object}));
+                        let line = format!("{event}\n");
                         return Some((Ok(Frame::data(Bytes::from(line))), (fake, changed, at)));
                     }
                     let change = async { changed.changed().await.unwrap() };

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod apply;
+mod contract;
+mod controllers;
 mod engine;
 mod fake;
 mod gangs;
+mod owners;
 mod preview;
 mod requests;
 mod routes;

@@ -37,7 +37,11 @@ fn pod(n: &str) -> Value {
 }
 
 fn watch(fake: &Fake) -> RouteWatch {
-    let options = WatchOptions { pause: Duration::from_millis(20), ..WatchOptions::default() };
+    let options = WatchOptions {
+        pause: Duration::from_millis(20),
+        tolerated: Duration::from_millis(200),
+        ..WatchOptions::default()
+    };
     RouteWatch::start(&fake.cluster(), options)
 }
 

@@ -24,8 +24,14 @@ mkdir -p /tmp/www/v2/health
 echo ok > /tmp/www/v2/health/ready
 echo ok > /tmp/www/v2/health/live
 echo "serving $1"
-exec httpd -f -p 8080 -h /tmp/www
+trap 'exit 0' TERM
+httpd -f -p 8080 -h /tmp/www &
+echo $! > /tmp/pid
+wait $!
+exit 4
 "#;
+/// Ends the program behind everybody's back. The first process of a container would not notice a signal.
+pub const KILL: [&str; 3] = ["sh", "-c", "kill -9 $(cat /tmp/pid)"];
 const APPLETS: &[&str] =
     &["sh", "cp", "rm", "ls", "sleep", "tar", "mkdir", "echo", "httpd", "cat", "seq", "sync"];
 

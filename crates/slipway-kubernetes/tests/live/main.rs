@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bed;
+mod contract;
 mod image;
 mod proxy;
 mod runs;

@@ -1,19 +1,19 @@
 //! Services: deployed, rolled out, taken back, refused and deleted, with faults in between.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use slipway_kubernetes::apply::{ApplyOptions, Change, DryRun};
 use slipway_kubernetes::client::{ExecOptions, LogOptions};
 use slipway_kubernetes::engine::{
-    EngineOptions, Pass, Publication, PublishError, Publisher, ServiceEngine, ServiceReport,
+    EngineOptions, KubernetesEngine, Publication, PublishError, Publisher, ServiceReport,
 };
 use slipway_kubernetes::render::render_service;
 use slipway_kubernetes::spec::*;
 use slipway_orchestrator::engine::{ModelPin, ObservedReplica};
-use slipway_orchestrator::{Absence, Desired, Revision, Rollout};
+use slipway_orchestrator::{Absence, Desired, Engine, Pass, Revision, Rollout};
 use slipway_types::container::Limits;
 use slipway_types::model::ModelFormat;
 use slipway_types::service::{ReplicaState, ServiceSpec};
@@ -23,9 +23,9 @@ use tokio::io::AsyncReadExt;
 use super::bed::{Bed, OWNER, bed, say, wait};
 use super::proxy;
 
-struct Registry {
-    namespace: String,
-    image: Reference,
+pub struct Registry {
+    pub namespace: String,
+    pub image: Reference,
 }
 
 impl Publisher for Registry {
@@ -77,7 +77,7 @@ fn deployment(namespace: &str, image: &Reference, revision: &Revision) -> Servic
     }
 }
 
-fn revision(number: u64, change: impl FnOnce(&mut ServiceSpec)) -> Revision {
+pub fn revision(number: u64, change: impl FnOnce(&mut ServiceSpec)) -> Revision {
     let digest = || Digest::from_sha256([7; 32]);
     let mut spec = ServiceSpec {
         name: "my_model".into(),
@@ -98,7 +98,7 @@ fn revision(number: u64, change: impl FnOnce(&mut ServiceSpec)) -> Revision {
 }
 
 struct Driven {
-    engine: Arc<Mutex<ServiceEngine>>,
+    engine: Arc<KubernetesEngine>,
     start: Instant,
 }
 
@@ -106,15 +106,15 @@ impl Driven {
     async fn new(bed: &Bed, cluster: slipway_kubernetes::Cluster) -> Self {
         let registry = Arc::new(Registry { namespace: bed.namespace.clone(), image: bed.image.clone() });
         let options = EngineOptions { patience: Duration::from_secs(5), ..EngineOptions::new(OWNER) };
-        let engine = ServiceEngine::start(cluster, registry, options).await.unwrap();
-        Self { engine: Arc::new(Mutex::new(engine)), start: Instant::now() }
+        let engine = KubernetesEngine::start(cluster, registry, options).await.unwrap();
+        Self { engine: Arc::new(engine), start: Instant::now() }
     }
 
     async fn pass(&self, desired: &Desired) -> Result<(Pass, Vec<ObservedReplica>), String> {
         let (engine, desired, now) = (self.engine.clone(), [desired.clone()], self.start.elapsed());
         tokio::task::spawn_blocking(move || {
             let mut seen = Vec::new();
-            let pass = engine.lock().unwrap().pass(&desired, now, &mut |replicas| {
+            let pass = engine.pass(&desired, now, &mut |replicas| {
                 seen = replicas.to_vec();
                 Ok(())
             });
@@ -133,7 +133,8 @@ impl Driven {
     ) -> (Pass, Vec<ObservedReplica>) {
         wait(what, seconds, async || {
             let (pass, replicas) = self.pass(desired).await?;
-            if so(&pass, &pass.services[0], &replicas) {
+            let report = self.engine.report(desired.service()).unwrap();
+            if so(&pass, &report, &replicas) {
                 Ok((pass, replicas))
             } else {
                 Err(format!("{pass:?}\n{replicas:#?}"))
@@ -151,6 +152,10 @@ fn steady(_: &Pass, report: &ServiceReport, _: &[ObservedReplica]) -> bool {
     report.rollout == Rollout::Steady
 }
 
+fn stalled(pass: &Pass) -> Option<&str> {
+    pass.notices.iter().find(|notice| notice.kind == "rollout.stalled").map(|notice| notice.message.as_str())
+}
+
 async fn names(bed: &Bed, path: &str) -> Vec<String> {
     let list = bed.get(&path.replace("NS", &bed.namespace)).await;
     let ours = list["items"]
@@ -166,19 +171,19 @@ async fn the_life_of_a_service() {
     let Some(bed) = bed("life").await else { return };
     let driven = Driven::new(&bed, bed.cluster().await).await;
     let one = revision(1, |_| {});
-    let (pass, _) = driven.until("two pods serve", &present(&one, None), 120, steady).await;
+    let (pass, replicas) = driven.until("two pods serve", &present(&one, None), 120, steady).await;
     assert_eq!(pass.completed, [("my_model".to_owned(), 1)]);
     let engine = driven.engine.clone();
-    let pods = engine.lock().unwrap().pods("my_model");
+    let pods: Vec<String> = replicas.iter().filter_map(|replica| engine.pod(&replica.container)).collect();
     assert_eq!(pods.len(), 2);
 
     // What is exported is what is there.
-    let applier = engine.lock().unwrap().applier().clone();
+    let applier = engine.applier().clone();
     let caps = applier.discovery().capabilities().await.unwrap();
     let rendered = render_service(&deployment(&bed.namespace, &bed.image, &one), &caps).unwrap();
     for object in &rendered.objects {
         let mut object = [object.clone()];
-        engine.lock().unwrap().inventory().set().adopt(&mut object);
+        engine.inventory().set().adopt(&mut object);
         let difference = applier.diff(&object[0]).await.unwrap();
         assert!(difference.is_empty(), "{difference:#?}");
         let options = ApplyOptions { dry_run: DryRun::Server, ..ApplyOptions::default() };
@@ -220,11 +225,11 @@ async fn the_life_of_a_service() {
     let (pass, _) = driven
         .until("the conflict is told", &present(&one, Some(&one)), 40, |_, report, _| report.reason.is_some())
         .await;
-    let reason = pass.services[0].reason.clone().unwrap();
+    let reason = pass.services["my_model"].failing.clone().unwrap();
     assert!(reason.contains(".spec.replicas is owned by"), "{reason}");
     assert_eq!(bed.get(&path).await["spec"]["replicas"], 1);
     let mut objects = rendered.objects.clone();
-    engine.lock().unwrap().inventory().set().adopt(&mut objects);
+    engine.inventory().set().adopt(&mut objects);
     let force = ApplyOptions { force: true, ..ApplyOptions::default() };
     applier.apply_all(&objects, force).await.unwrap();
     driven.until("taken over, as asked", &present(&one, Some(&one)), 90, steady).await;
@@ -250,8 +255,8 @@ async fn the_life_of_a_service() {
         let bad = revision(number, what);
         let desired = present(&bad, Some(&two));
         let (pass, replicas) =
-            driven.until("the reason is told", &desired, 90, |pass, _, _| !pass.notices.is_empty()).await;
-        assert!(pass.notices[0].message.contains(expected), "{pass:#?}");
+            driven.until("the reason is told", &desired, 90, |pass, _, _| stalled(pass).is_some()).await;
+        assert!(stalled(&pass).unwrap().contains(expected), "{pass:#?}");
         assert!(replicas.iter().filter(|r| r.state == ReplicaState::Ready).count() >= 2, "{replicas:#?}");
         driven
             .until("the stable revision is back", &desired, 90, |_, report, replicas| {
@@ -279,7 +284,7 @@ async fn the_life_of_a_service() {
     ] {
         assert_eq!(names(&bed, path).await, Vec::<String>::new(), "{path}");
     }
-    let inventory = engine.lock().unwrap().inventory().clone();
+    let inventory = engine.inventory().clone();
     assert!(inventory.remove_if_empty().await.unwrap());
     bed.end().await;
 }
@@ -292,13 +297,13 @@ async fn through_a_proxy_that_cuts_and_refuses() {
     let one = revision(1, |_| {});
     wait("two pods serve", 180, async || {
         let (pass, _) = driven.pass(&present(&one, None)).await?;
-        if pass.services[0].rollout == Rollout::Steady { Ok(()) } else { Err(format!("{pass:?}")) }
+        if pass.services["my_model"].rollout == Rollout::Steady { Ok(()) } else { Err(format!("{pass:?}")) }
     })
     .await;
     let two = revision(2, |spec| spec.env = vec!["A=b".into()]);
     wait("the second revision", 180, async || {
         let (pass, _) = driven.pass(&present(&two, Some(&one))).await?;
-        if pass.services[0].rollout == Rollout::Steady { Ok(()) } else { Err(format!("{pass:?}")) }
+        if pass.services["my_model"].rollout == Rollout::Steady { Ok(()) } else { Err(format!("{pass:?}")) }
     })
     .await;
     let (refused, cut) = (faults.refused.load(Ordering::Relaxed), faults.cut.load(Ordering::Relaxed));
@@ -324,7 +329,8 @@ async fn quotas_and_namespaces_that_end_are_told() {
             report.reason.as_deref().is_some_and(|reason| reason.contains("quota"))
         })
         .await;
-    assert!(pass.services[0].reason.as_deref().unwrap().contains("quota `few`"), "{pass:#?}");
+    let reason = driven.engine.report("my_model").unwrap().reason.unwrap();
+    assert!(reason.contains("quota `few`"), "{pass:#?}");
     let _: Value = bed
         .admin
         .request(
@@ -332,7 +338,7 @@ async fn quotas_and_namespaces_that_end_are_told() {
         )
         .await
         .unwrap();
-    let applier = driven.engine.lock().unwrap().applier().clone();
+    let applier = driven.engine.applier().clone();
     let other = render_service(
         &deployment(&bed.namespace, &bed.image, &revision(2, |spec| spec.name = "other".into())),
         &slipway_kubernetes::Capabilities::default(),

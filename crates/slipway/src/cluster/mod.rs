@@ -8,7 +8,7 @@ mod runs;
 use std::sync::Arc;
 
 use slipway_kubernetes::client::{ConnectOptions, InCluster, connect};
-use slipway_kubernetes::engine::{EngineOptions, KubernetesEngine, Previewer, ServiceEngine};
+use slipway_kubernetes::engine::{EngineOptions, KubernetesEngine, Previewer};
 use slipway_orchestrator::EngineError;
 use slipway_types::engine::ClusterSpec;
 
@@ -38,9 +38,8 @@ pub fn engine(app: &Arc<App>, spec: &ClusterSpec) -> Result<Connected, EngineErr
     let place = format!("{}, namespace {}", cluster.server(), cluster.namespace());
     let namespace = cluster.namespace().to_owned();
     let publisher = Arc::new(RegistryPublisher::new(app, spec, &namespace));
-    let engine = app.handle.block_on(ServiceEngine::start(cluster, publisher, EngineOptions::new(owner)));
-    let engine = KubernetesEngine::new(engine.map_err(|error| unavailable(Box::new(error)))?);
-    let engine = Arc::new(engine);
+    let engine = app.handle.block_on(KubernetesEngine::start(cluster, publisher, EngineOptions::new(owner)));
+    let engine = Arc::new(engine.map_err(|error| unavailable(Box::new(error)))?);
     let runs = ClusterRuns::new(
         app.handle.clone(),
         spec.clone(),

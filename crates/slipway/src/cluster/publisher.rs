@@ -249,6 +249,10 @@ impl Publisher for RegistryPublisher {
     }
 
     fn try_again(&self, service: &str, lost: bool) {
+        // What is remembered is no longer so: all of it is sent before pods are made anew.
+        if lost && let Some(app) = self.app.upgrade() {
+            published::forget(&app, service);
+        }
         let again = |key: &Key, job: &Job| match job {
             Job::Failed(..) => key.as_ref().is_none_or(|(name, _)| name == service),
             Job::Service(_) => lost && key.as_ref().is_some_and(|(name, _)| name == service),

@@ -63,8 +63,12 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let (status, answer) = runtime.block_on(post(&address, &path, body)).map_err(|reason| {
         let mut error = ApiError::new(ErrorCode::Unavailable, format!("no answer from {of} at {address}"));
         error.causes.push(reason);
-        error.hint =
-            Some("`slipway services` lists what is served; the gateway starts with the first service".into());
+        let hint = if of == "the gateway" {
+            "`slipway services` lists what is served; the gateway starts with the first service"
+        } else {
+            "names that end in `.svc` are known in the cluster alone: `slipway expose SERVICE --type NodePort` opens a way in"
+        };
+        error.hint = Some(hint.into());
         Failure { error: Some(error), exit_code: exit::UNREACHABLE }
     })?;
     let text = String::from_utf8_lossy(&answer);
@@ -84,6 +88,10 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     Err(ApiError::new(code, format!("{status}: {reason}")).into())
 }
 
+fn is_unknown(failure: &Failure) -> bool {
+    failure.error.as_ref().is_some_and(|error| error.code == ErrorCode::NotFound)
+}
+
 /// Host and port of a service that is not on this host.
 fn elsewhere(context: &Context, service: &str) -> Result<Option<String>, Failure> {
     let began = Instant::now();
@@ -91,7 +99,13 @@ fn elsewhere(context: &Context, service: &str) -> Result<Option<String>, Failure
         // The gateway here answers without a daemon, and says itself what it does not serve.
         let path = query::path("/v1/service", &[("name", service)]);
         let status = context.client().and_then(|client| client.get::<ServiceStatus>(&path));
-        let Ok(status) = status else { return Ok(None) };
+        let status = match status {
+            Ok(status) => status,
+            Err(failure) if failure.exit_code == exit::UNREACHABLE || is_unknown(&failure) => {
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
         if status.engine == NATIVE || status.engine.is_empty() {
             return Ok(None);
         }

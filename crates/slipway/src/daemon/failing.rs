@@ -34,6 +34,11 @@ impl Failing {
         *self.again.entry(service.to_owned()).or_default() |= take_over;
     }
 
+    /// Services that a user asked to try again, and nobody took yet.
+    pub fn wished(&self) -> BTreeSet<String> {
+        self.again.keys().cloned().collect()
+    }
+
     /// Takes the wish to try a service again, if there is one; it says whether to take over what others own.
     pub fn take(&mut self, service: &str) -> Option<bool> {
         let asked = self.again.remove(service);
@@ -66,6 +71,7 @@ mod tests {
         failing.set("s", Some((2, "no")));
         assert_eq!(failing.of("s", 2), None);
         assert!(failing.is_open("s"));
+        assert!(failing.wished().contains("s"));
         assert_eq!((failing.take("s"), failing.take("s")), (Some(true), None));
         assert_eq!(failing.of("s", 2), None, "the next pass tells anew");
         assert!(failing.is_open("s"));

@@ -134,6 +134,11 @@ impl App {
         self.wake();
     }
 
+    /// Services for which [`App::try_again`] was called and which nobody took yet.
+    pub fn tried_again(&self) -> BTreeSet<String> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).wished()
+    }
+
     /// Whether [`App::try_again`] was called since this was asked last; if so, whether to take over.
     pub fn take_try_again(&self, service: &str) -> Option<bool> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).take(service)

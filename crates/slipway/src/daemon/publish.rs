@@ -62,16 +62,14 @@ pub fn publish(
         let reason = format!("the service `{}` is being deleted", request.service);
         return Err(ApiError::new(ErrorCode::Conflict, reason));
     }
-    if request.gateway && record.target.model.is_none() {
-        let reason = format!("`{}` is an image alone, and the gateway stands before models", request.service);
-        return Err(ApiError::new(ErrorCode::InvalidArgument, reason));
-    }
     let to = Destination {
         registry: &request.registry,
         compression: request.compression.as_deref(),
         push: !request.no_push,
     };
-    let gateway = if request.gateway { Some(gateway(app, &to, on_event)?) } else { None };
+    // The gateway knows models alone.
+    let wanted = request.gateway && record.target.model.is_some();
+    let gateway = if wanted { Some(gateway(app, &to, on_event)?) } else { None };
     Ok(PublishedService { gateway, ..revision(app, &record.target, &to, on_event)? })
 }
 

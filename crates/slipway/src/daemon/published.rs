@@ -36,6 +36,13 @@ pub fn remember_gateway(app: &App, registry: &str, reference: &Reference) {
     }
 }
 
+/// Forgets what was published of a service.
+pub fn forget(app: &App, service: &str) {
+    if let Err(error) = app.state.forget_published(service) {
+        tracing::warn!(service, %error, "what was published of it is taken to be there");
+    }
+}
+
 /// Whether the registry has all of these, as they are named by digest.
 pub fn are_there(app: &App, references: &[Reference]) -> Result<bool, ApiError> {
     let client = images::client(app)?;

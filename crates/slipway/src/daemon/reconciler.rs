@@ -117,15 +117,23 @@ impl Loop {
     fn pass(&self, connected: &Connected) -> Result<Duration, ApiError> {
         let engine = &*connected.engine;
         let calm = if connected.changes.is_some() { TOLD } else { CALM };
-        let records = self.app.state.services_where(|record| record.engine == self.name)?;
-        let desired: Vec<Desired> = records.iter().map(desired).collect();
-        for desired in &desired {
-            match self.app.take_try_again(desired.service()) {
+        let of_this = |record: &ServiceRecord| record.engine == self.name;
+        // A wish is taken before the records are read: what was declared before it was made is in them.
+        let wished = self.app.tried_again();
+        let wished = self
+            .app
+            .state
+            .services_where(|record| of_this(record) && wished.contains(&record.target.spec.name))?;
+        for record in &wished {
+            let service = &record.target.spec.name;
+            match self.app.take_try_again(service) {
                 None => {}
-                Some(false) => engine.try_again(desired.service()),
-                Some(true) => engine.take_over(desired.service()),
+                Some(false) => engine.try_again(service),
+                Some(true) => engine.take_over(service),
             }
         }
+        let records = self.app.state.services_where(of_this)?;
+        let desired: Vec<Desired> = records.iter().map(desired).collect();
         let now = self.origin.elapsed();
         let began = Instant::now();
         let pass = engine

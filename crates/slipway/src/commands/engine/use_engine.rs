@@ -98,7 +98,11 @@ impl Args {
                 "for example `--registry registry.example.com/team`; `slipway login` first if it asks for it",
             )
         })?;
-        let before = before.cloned();
+        let mut before = before.cloned();
+        // Another kubeconfig has contexts of its own, and another way to the server.
+        if let Some(before) = before.as_mut().filter(|_| self.kubeconfig.is_some()) {
+            (before.context, before.namespace, before.proxy) = (None, None, None);
+        }
         let or_before = |given: &Option<String>, kept: fn(&ClusterSpec) -> &Option<String>| {
             given.clone().or_else(|| before.as_ref().and_then(|before| kept(before).clone()))
         };

@@ -4,6 +4,7 @@ use slipway_kubernetes::Capabilities;
 use slipway_kubernetes::capabilities::Version;
 use slipway_types::engine::{ClusterFacts, ClusterSpec};
 use slipway_types::expose::Exposure;
+use slipway_types::service::ServiceStatus;
 use slipway_types::{ApiError, ErrorCode};
 
 use super::super::Context;
@@ -34,6 +35,14 @@ impl Target {
             Some(_) => None,
             None => context.client()?.get(&query::path("/v1/service/cluster", &[("name", service)]))?,
         };
+        if args.gateway {
+            let path = query::path("/v1/service", &[("name", service)]);
+            let status: ServiceStatus = context.client()?.get(&path)?;
+            if status.spec.model.is_empty() {
+                let text = format!("`{service}` is an image alone, and the gateway stands before models");
+                return Err(Failure::usage(text).hint("leave out --gateway"));
+            }
+        }
         match facts {
             Some(facts) => Self::known(args, facts),
             None => Self::described(args),
@@ -41,8 +50,9 @@ impl Target {
     }
 
     fn known(args: &Args, facts: ClusterFacts) -> Result<Self, Failure> {
-        let known = serde_json::from_value(facts.capabilities)
+        let known: Capabilities = serde_json::from_value(facts.capabilities)
             .map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))?;
+        let gateway_api = known.gateway_api.clone();
         let says_what_it_can = args.kubernetes_version.is_some() || args.image_volumes;
         let mut cluster = facts.cluster;
         if !args.pull_secrets.is_empty() {
@@ -57,7 +67,11 @@ impl Target {
             cluster,
             namespace: args.namespace.clone().unwrap_or(facts.namespace),
             exposure: if args.exposure.is_given() { Some(args.exposure.exposure()?) } else { facts.exposure },
-            capabilities: if says_what_it_can { capabilities(args)? } else { known },
+            capabilities: if says_what_it_can {
+                Capabilities { gateway_api, ..capabilities(args)? }
+            } else {
+                known
+            },
         })
     }
 

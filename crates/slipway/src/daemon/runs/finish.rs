@@ -70,9 +70,13 @@ pub(super) fn finish(app: &App, status: &mut RunStatus, state: RunState, error: 
     status.note = None;
     status.finished_at = Some(jiff::Timestamp::now());
     // A full disk is often full for a moment only: whoever filled it is being removed.
+    let mut recorded = false;
     for attempt in 1..=RECORD_ATTEMPTS {
         match app.state.update_run(status) {
-            Ok(()) => break,
+            Ok(()) => {
+                recorded = true;
+                break;
+            }
             Err(error) if attempt == RECORD_ATTEMPTS || app.is_stopping() => {
                 tracing::error!(%error, run = status.id, "the end of a run was not recorded");
                 break;
@@ -80,7 +84,8 @@ pub(super) fn finish(app: &App, status: &mut RunStatus, state: RunState, error: 
             Err(_) => std::thread::sleep(RECORD_PAUSE),
         }
     }
-    if let Err(error) = app.state.forget_secrets(&status.id) {
+    // A run whose end is not recorded goes on with the next daemon, and needs them.
+    if recorded && let Err(error) = app.state.forget_secrets(&status.id) {
         tracing::warn!(%error, run = status.id, "the secrets of a run are still recorded");
     }
     let (kind, message) = match state {

@@ -241,6 +241,10 @@ fn end_aside(app: &Arc<App>, id: String) {
 pub fn recover(app: &Arc<App>) -> Result<(), ApiError> {
     let (done, going): (Vec<_>, Vec<_>) =
         app.state.runs(None)?.into_iter().partition(|run| run.state.is_final());
+    // The daemon may have died between the end of a run and this.
+    for run in &done {
+        app.state.forget_secrets(&run.id)?;
+    }
     driven::sweep(app, done.into_iter().filter(|run| run.engine != NATIVE).collect());
     for mut status in going {
         let Some((_, spec)) = app.state.run(&status.id)? else { continue };

@@ -152,7 +152,7 @@ impl State {
         let fail = |source| StateError::Open { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(fail)?;
         connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")
             .map_err(fail)?;
         let transaction = connection.transaction().map_err(fail)?;
         let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail)?;

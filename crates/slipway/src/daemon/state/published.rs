@@ -33,6 +33,14 @@ impl State {
             .during("looking for a publication")
     }
 
+    /// Forgets all that came of the publications of a service.
+    pub fn forget_published(&self, service: &str) -> Result<(), StateError> {
+        self.connection()
+            .execute("DELETE FROM published WHERE service = ?1", [service])
+            .during("forgetting publications")?;
+        Ok(())
+    }
+
     /// Remembers what came of a publication, unless the service was forgotten meanwhile.
     pub fn put_published(&self, of: Publication<'_>, inputs: &str, record: &str) -> Result<(), StateError> {
         let what = "remembering a publication";
@@ -97,6 +105,10 @@ mod tests {
         drop(state);
         let state = State::open(&dir.path().join("state.db")).unwrap();
         assert_eq!(state.published(of("s", 1, "r"), "i").unwrap().as_deref(), Some("a"));
+        state.forget_published("s").unwrap();
+        assert_eq!(state.published(of("s", 1, "r"), "i").unwrap(), None);
+        assert_eq!(state.published(of("", 0, "r"), "g").unwrap().as_deref(), Some("gateway"));
+        state.put_published(of("s", 1, "r"), "i", "a").unwrap();
         for (of, inputs) in [(of("s", 2, "r"), "i"), (of("s", 1, "other"), "i"), (of("s", 1, "r"), "others")]
         {
             assert_eq!(state.published(of, inputs).unwrap(), None, "{of:?} {inputs}");

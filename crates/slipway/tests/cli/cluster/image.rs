@@ -195,17 +195,7 @@ fn an_image_alone_does_what_kubectl_users_mean() {
     s.run(&["deploy", "my_model@1", "--image", "my_model:two", "--port", "1"]).fails(2);
 
     // Files for a cluster without Slipway, and the way back to nothing.
-    let exported = s
-        .run(&[
-            "export",
-            "kubernetes",
-            NAME,
-            "--registry",
-            &cluster.registry,
-            "--namespace",
-            &cluster.namespace,
-        ])
-        .ok();
+    let exported = s.run(&["export", "kubernetes", NAME, "--namespace", &cluster.namespace]).ok();
     let file = s.write("exported.yaml", &exported);
     assert!(!exported.contains("slipway-runner") && exported.contains("tcpSocket"), "{exported}");
     cluster.kubectl(&[
