@@ -89,6 +89,8 @@ pub fn up(state: &State, args: &Args) -> Result<(), Error> {
                 );
                 state.ask("stop kubelet")?;
                 state.ask("stop proxy")?;
+                // Who looks for a real node finds none.
+                Kubectl::new(state)?.get(&["delete", "node", NODE, "--ignore-not-found"])?;
                 stand_in = true;
             }
         }

@@ -23,8 +23,21 @@ pub struct Bed {
     _folder: tempfile::TempDir,
 }
 
-/// The bed, or `None` where there is no cluster: then the test says so.
+/// The bed on a cluster that runs containers, or `None` where there is none: then the test says so.
 pub async fn bed(name: &str) -> Option<Bed> {
+    let bed = bed_any(name).await?;
+    let nodes = bed.get("/api/v1/nodes").await;
+    let is_real = |node: &Value| node.pointer("/metadata/annotations/kwok.x-k8s.io~1node").is_none();
+    if nodes["items"].as_array().is_some_and(|nodes| nodes.iter().any(is_real)) {
+        return Some(bed);
+    }
+    say(&format!("SKIPPED: kwok plays the nodes of this cluster: nothing ran in pods for `{name}`"));
+    bed.end().await;
+    None
+}
+
+/// The same on a cluster whose nodes may be played.
+pub async fn bed_any(name: &str) -> Option<Bed> {
     let (Some(kubeconfig), Some(registry)) =
         (std::env::var_os("TEST_KUBECONFIG"), std::env::var("TEST_REGISTRY").ok())
     else {

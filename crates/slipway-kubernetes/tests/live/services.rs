@@ -20,7 +20,7 @@ use slipway_types::service::{ReplicaState, ServiceSpec};
 use slipway_types::{Digest, Reference};
 use tokio::io::AsyncReadExt;
 
-use super::bed::{Bed, OWNER, bed, say, wait};
+use super::bed::{Bed, OWNER, bed, bed_any, say, wait};
 use super::proxy;
 
 pub struct Registry {
@@ -314,7 +314,7 @@ async fn through_a_proxy_that_cuts_and_refuses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quotas_and_namespaces_that_end_are_told() {
-    let Some(bed) = bed("refusals").await else { return };
+    let Some(bed) = bed_any("refusals").await else { return };
     let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}});
     bed.send("POST", &format!("/api/v1/namespaces/{}/resourcequotas", bed.namespace), quota).await;
     // A finalizer keeps the namespace ending until the test has seen it.

@@ -140,8 +140,11 @@ fn a_service_lives_on_a_cluster() {
     // Somebody else's hand is undone.
     cluster.kubectl(&["delete", "deployment", "tiny", "--wait=true"]);
     wait_for("the deployment to be back", Duration::from_secs(60), || {
-        (http_at(at, "POST", predict, ONE).0 == 200).then_some(())
+        // Pods of the deleted one may still answer.
+        let is_back = cluster.command(&["get", "deployment", "tiny"]).status.success();
+        (is_back && http_at(at, "POST", predict, ONE).0 == 200).then_some(())
     });
+    cluster.kubectl(&["rollout", "status", "deployment/tiny", "--timeout", "120s"]);
 
     // What is exported of it is what is there: plain kubectl has nothing to change, and nobody to fight.
     let exported = s.path("exported");

@@ -10,8 +10,7 @@ fn serves(cluster: &Cluster, kind: &str) -> bool {
     if cluster.command(&["get", kind]).status.success() {
         return true;
     }
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "SKIPPED: the cluster has no {kind}");
+    super::skipped(&format!("the cluster has no {kind}"));
     false
 }
 

@@ -1,5 +1,6 @@
 //! Everything that needs a real cluster: `TEST_KUBECONFIG` names its kubeconfig, `TEST_REGISTRY` a registry that this machine
 //! and its nodes reach under one name. A cluster of `cargo xtask cluster up` has its registry's port beside its kubeconfig.
+//! Where kwok plays all its nodes, nothing runs in pods: what needs that is skipped, and says so.
 
 mod engine;
 mod export;
@@ -10,6 +11,7 @@ mod image;
 mod kept;
 mod mpi;
 mod names;
+mod played;
 mod train;
 
 use std::net::SocketAddr;
@@ -21,6 +23,15 @@ use serde_json::Value;
 
 use crate::support::{http_at, wait_for};
 
+/// For each node `[]`, or `[fake]` where kwok plays it.
+const PLAYED: &str = r"jsonpath={range .items[*]}[{.metadata.annotations.kwok\.x-k8s\.io/node}] {end}";
+
+/// Says aloud, past the test harness, which would hide it.
+fn skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
 /// A namespace of a real cluster; deleted at the end.
 struct Cluster {
     kubeconfig: PathBuf,
@@ -29,15 +40,20 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// `None`, said aloud, where there is no cluster.
+    /// A cluster that runs containers. `None`, said aloud, where there is none.
     fn connect(name: &str) -> Option<Self> {
+        let this = Self::connect_any(name)?;
+        if this.kubectl(&["get", "nodes", "--output", PLAYED]).split_whitespace().any(|node| node == "[]") {
+            return Some(this);
+        }
+        skipped(&format!("kwok plays the nodes of this cluster: nothing ran in pods for `{name}`"));
+        None
+    }
+
+    /// A cluster whose nodes may be played. `None`, said aloud, where there is none.
+    fn connect_any(name: &str) -> Option<Self> {
         let Some(kubeconfig) = std::env::var_os("TEST_KUBECONFIG").filter(|value| !value.is_empty()) else {
-            // Written past the test harness, which would hide it.
-            use std::io::Write;
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED: TEST_KUBECONFIG names no cluster (cargo xtask cluster up prints one)"
-            );
+            skipped("TEST_KUBECONFIG names no cluster (cargo xtask cluster up prints one)");
             return None;
         };
         let kubeconfig = PathBuf::from(kubeconfig);

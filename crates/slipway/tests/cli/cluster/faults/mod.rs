@@ -49,7 +49,7 @@ fn use_with(s: &Slipway, cluster: &Cluster, kubeconfig: &Path, name: &str) {
 }
 
 /// The same with an account of the printed Role.
-fn use_account(s: &Slipway, cluster: &Cluster) {
+pub(super) fn use_account(s: &Slipway, cluster: &Cluster) {
     grant(s, cluster);
     use_with(s, cluster, &cluster.account("slipway", &s.path("kubeconfig")), "kubernetes");
 }
