@@ -61,6 +61,22 @@ fn a_model_that_does_not_come_back_stays_in_its_claim_alone() {
     let claim = left("persistentvolumeclaims");
     let claim = claim.trim().rsplit('/').next().unwrap().to_owned();
     assert!(error.contains(&claim), "{claim}: {error}");
+
+    // Pointed elsewhere, the engine has no hand on it, and says so.
+    let elsewhere = format!("{}-too", cluster.namespace);
+    cluster.kubectl(&["create", "namespace", &elsewhere]);
+    let admin = cluster.kubeconfig.to_str().unwrap();
+    let point = |namespace: &str| {
+        s.run(&["engine", "use", "kubernetes", "--kubeconfig", admin, "--namespace", namespace]).ok();
+    };
+    point(&elsewhere);
+    let refused = s.run(&["runs", "--discard", "My_Gang-1"]).fails(4);
+    cluster.command(&["delete", "namespace", &elsewhere, "--wait=false"]);
+    for part in [&claim, &format!("namespace {}", cluster.namespace), &elsewhere, "slipway engine use"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    point(&cluster.namespace);
+    assert!(left("persistentvolumeclaims").contains(&claim));
     s.run(&["runs", "--discard", "My_Gang-1"]).ok();
     wait_for("the claim to go", Duration::from_secs(60), || {
         left("persistentvolumeclaims").trim().is_empty().then_some(())

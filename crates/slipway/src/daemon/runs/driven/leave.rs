@@ -1,11 +1,12 @@
 //! What of a run is left on its engine, and its removal.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use slipway_types::run::RunStatus;
 use slipway_types::{ApiError, ErrorCode};
 
@@ -16,6 +17,15 @@ use super::{LOOK, PAUSE, PLAN};
 
 /// Longest pause before what cannot be removed now is tried again.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// Where the output of a run is that did not come back.
+#[derive(Deserialize, Serialize)]
+struct Left {
+    /// The cluster that the engine was, for people.
+    cluster: String,
+    /// The output in it, for people.
+    output: String,
+}
 
 /// Removes what the engine still has of runs that are done.
 pub(in super::super) fn sweep(app: &Arc<App>, done: Vec<RunStatus>) {
@@ -35,23 +45,29 @@ pub(in super::super) fn sweep(app: &Arc<App>, done: Vec<RunStatus>) {
 /// A model that was made and does not come back stays where it is, alone.
 pub(super) fn keep_output(keeping: &Keeping, error: ApiError) -> ApiError {
     let id = &keeping.id;
-    let marker = kept_file(&keeping.app, id);
-    // It must outlast a loss of power: without it the output is removed with the rest.
-    let marked = File::create(&marker)
-        .and_then(|file| file.sync_all())
-        .and_then(|()| File::open(&keeping.folder)?.sync_all());
-    if let Err(error) = marked {
+    let place = keeping.plan().map_or_else(|| format!("the engine `{}`", keeping.engine), |plan| plan.place);
+    if let Err(error) = mark(keeping, &place) {
         tracing::error!(%error, run = id, "that the output of a run is kept is not recorded");
         // Then nothing is removed at all.
         drop_plan(&keeping.app, id);
     }
-    let place = keeping.plan().map_or_else(|| format!("the engine `{}`", keeping.engine), |plan| plan.place);
     let text = format!(
         "training succeeded, but its model cannot be fetched; it is kept in {place} until `slipway runs --discard {id}`"
     );
     let mut causes = vec![error.message];
     causes.extend(error.causes);
     ApiError { causes, ..ApiError::new(error.code, text) }
+}
+
+/// Records that the output of a run is kept. It must outlast a loss of power: without it the output is removed with the rest.
+fn mark(keeping: &Keeping, output: &str) -> io::Result<()> {
+    let cluster =
+        keeping.app.engines.get(&keeping.engine).map(|connected| connected.place).unwrap_or_default();
+    let left = serde_json::to_vec(&Left { cluster, output: output.to_owned() })?;
+    let mut file = File::create(kept_file(&keeping.app, &keeping.id))?;
+    file.write_all(&left)?;
+    file.sync_all()?;
+    File::open(&keeping.folder)?.sync_all()
 }
 
 /// The output came back after all, to a daemon that goes on with what another had given up.
@@ -104,10 +120,11 @@ fn remove(app: &Arc<App>, status: &RunStatus) -> Result<(), ApiError> {
 }
 
 /// Removes the output of a run that its engine keeps because it could not be fetched, and whatever else it wrote that is no
-/// version. An engine that is not known any more has lost it.
+/// version. What is in a cluster that is no engine any more is out of reach.
 pub fn discard(app: &Arc<App>, status: &RunStatus) -> Result<(), ApiError> {
     let (plan, kept) = (plan_file(app, &status.id), kept_file(app, &status.id));
     if plan.exists() || kept.exists() {
+        is_within_reach(app, status)?;
         let driver = app.engines.driver(app, &status.engine);
         match driver.and_then(|driver| driver.remove(&status.id)) {
             Err(error) if error.code != ErrorCode::NotFound => return Err(error),
@@ -124,6 +141,34 @@ pub fn discard(app: &Arc<App>, status: &RunStatus) -> Result<(), ApiError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io("remove", &output, &error)),
         _ => Ok(()),
     }
+}
+
+/// Refuses where the output is in another cluster, or namespace, than the engine is now.
+fn is_within_reach(app: &App, status: &RunStatus) -> Result<(), ApiError> {
+    let marker = std::fs::read(kept_file(app, &status.id)).ok();
+    let Some(left) = marker.and_then(|bytes| serde_json::from_slice::<Left>(&bytes).ok()) else {
+        return Ok(());
+    };
+    let engine = &status.engine;
+    let now = match app.engines.get(engine) {
+        Ok(connected) => connected.place,
+        Err(error) if error.code == ErrorCode::NotFound => {
+            let text = format!("Nobody removes {} ({}) any more.", left.output, left.cluster);
+            app.event(&format!("run/{}", status.id), "run.abandoned", &text);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if left.cluster.is_empty() || now == left.cluster {
+        return Ok(());
+    }
+    let text = format!(
+        "run {} left something in {} ({}), and the engine `{engine}` is now another ({now})",
+        status.id, left.output, left.cluster
+    );
+    Err(ApiError::new(ErrorCode::Conflict, text).with_hint(
+        "make that cluster the engine again with `slipway engine use`, or delete the claim there with kubectl",
+    ))
 }
 
 /// Removes what an engine still has of runs that are done: it is about to be forgotten.
