@@ -15,10 +15,11 @@ const API: &str = "/apis/metrics.k8s.io/v1beta1";
 /// What each replica uses.
 pub(super) async fn of(cluster: &Cluster, snapshot: &Snapshot) -> Result<Vec<ReplicaUsage>, EngineError> {
     let (namespace, label) = (escape(cluster.namespace()), escape(SERVICE_LABEL));
-    let measured = match cluster.get(&format!("{API}/namespaces/{namespace}/pods?labelSelector={label}")).await {
-        Ok(measured) => measured,
-        Err(error) => return Err(why(cluster, error).await),
-    };
+    let measured =
+        match cluster.get(&format!("{API}/namespaces/{namespace}/pods?labelSelector={label}")).await {
+            Ok(measured) => measured,
+            Err(error) => return Err(why(cluster, error).await),
+        };
     let items = measured["items"].as_array().map_or(&[][..], Vec::as_slice);
     Ok(items.iter().filter_map(|item| usage(item, snapshot)).collect())
 }
@@ -26,22 +27,19 @@ pub(super) async fn of(cluster: &Cluster, snapshot: &Snapshot) -> Result<Vec<Rep
 /// Why nothing is known. Who may not list the measurements is told so where nobody measures, too; what the cluster
 /// serves, everybody may see.
 async fn why(cluster: &Cluster, error: ApiError) -> EngineError {
-    let (serves, code) = match (error.code(), cluster.get(API).await) {
-        (Some(code @ (403 | 404)), Err(none)) if none.code() == Some(404) => (false, code),
-        (Some(code), _) => (true, code),
-        (None, _) => return EngineError::Unavailable(Box::new(error)),
-    };
-    let text = match (serves, code) {
-        (false, _) => "nothing measures pods in this cluster: install metrics-server".to_owned(),
-        (true, 403) => format!(
+    let text = match error.code() {
+        Some(403 | 404) if cluster.get(API).await.is_err_and(|none| none.code() == Some(404)) => {
+            "nothing measures pods in this cluster: install metrics-server".to_owned()
+        }
+        Some(403) => format!(
             "what pods use may not be read in namespace {}: have the Role granted that `slipway engine rbac --with metrics` prints",
             cluster.namespace()
         ),
-        (true, 503) => {
+        Some(503) => {
             "what measures pods in this cluster does not answer: `kubectl get apiservice v1beta1.metrics.k8s.io` says why"
                 .to_owned()
         }
-        (true, _) => return EngineError::Unavailable(Box::new(error)),
+        _ => return EngineError::Unavailable(Box::new(error)),
     };
     EngineError::Lacks(text)
 }
