@@ -152,6 +152,9 @@ pub enum EngineError {
     /// The engine cannot be reached or cannot work now; the same call may succeed later.
     #[error("the engine is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The engine works, and has not what this needs; one sentence says what.
+    #[error("{0}")]
+    Lacks(String),
     /// The engine tried and failed.
     #[error("could not {operation}")]
     Failed {

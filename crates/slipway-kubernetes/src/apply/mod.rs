@@ -3,6 +3,7 @@
 mod diff;
 mod error;
 mod inventory;
+mod scaled;
 
 use std::sync::Arc;
 
@@ -60,6 +61,8 @@ pub struct Applied {
     pub change: Change,
     /// Which one it is, and in which state.
     pub mark: Mark,
+    /// The HorizontalPodAutoscaler that decides how many pods it has.
+    pub scaled_by: Option<String>,
 }
 
 /// By this it is told whether somebody else changed an object since: its UID and its generation, or its version where
@@ -133,7 +136,12 @@ impl Applier {
     pub async fn apply(&self, object: &Object, options: ApplyOptions) -> Result<Applied, ApplyError> {
         check(object)?;
         if options.dry_run == DryRun::Client {
-            return Ok(Applied { key: object.key(), change: Change::NotSent, mark: Mark::default() });
+            return Ok(Applied {
+                key: object.key(),
+                change: Change::NotSent,
+                mark: Mark::default(),
+                scaled_by: None,
+            });
         }
         let live = self.live(object, options.dry_run == DryRun::Server).await?;
         self.send(object, live.as_ref(), options).await
@@ -165,11 +173,7 @@ impl Applier {
         free(object, live)?;
         let resource = self.discovery.resource(object.api_version(), object.kind()).await?;
         let dry_run = options.dry_run == DryRun::Server;
-        let answer = self
-            .cluster
-            .apply(&resource, object.json(), &self.manager, options.force, dry_run)
-            .await
-            .map_err(|source| ApplyError::api(object, source))?;
+        let (answer, scaled_by) = self.patch(&resource, object, options.force, dry_run).await?;
         let change = match live {
             None => Change::Created,
             // A dry run keeps the version; only what the objects hold tells.
@@ -182,7 +186,7 @@ impl Applier {
             }
             Some(_) => Change::Changed,
         };
-        Ok(Applied { key: object.key(), change, mark: Mark::of(&answer) })
+        Ok(Applied { key: object.key(), change, mark: Mark::of(&answer), scaled_by })
     }
 
     pub(crate) async fn live(&self, object: &Object, whole: bool) -> Result<Option<Value>, ApplyError> {
@@ -205,15 +209,12 @@ impl Applier {
         if let Some(owner) = live.as_ref().and_then(|live| object.taken_by(live)) {
             return Err(ApplyError::taken(object, owner));
         }
-        let send = |force| self.cluster.apply(&resource, object.json(), &self.manager, force, true);
-        let (would_be, conflicts) = match send(false).await {
-            Ok(answer) => (answer, Vec::new()),
-            Err(error) => match ApplyError::api(object, error) {
-                ApplyError::Conflict { conflicts, .. } => {
-                    (send(true).await.map_err(|source| ApplyError::api(object, source))?, conflicts)
-                }
-                other => return Err(other),
-            },
+        let (would_be, conflicts) = match self.patch(&resource, object, false, true).await {
+            Ok((answer, _)) => (answer, Vec::new()),
+            Err(ApplyError::Conflict { conflicts, .. }) => {
+                (self.patch(&resource, object, true, true).await?.0, conflicts)
+            }
+            Err(other) => return Err(other),
         };
         Ok(Difference::new(object.key(), live.as_ref(), &would_be, conflicts))
     }

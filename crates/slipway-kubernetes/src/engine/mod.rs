@@ -371,11 +371,6 @@ impl Engine for KubernetesEngine {
     }
 
     fn usage(&self) -> Result<Vec<ReplicaUsage>, EngineError> {
-        let caps = self.handle.block_on(self.applier.discovery().capabilities());
-        if !caps.map_err(|error| EngineError::Unavailable(Box::new(error)))?.metrics_api {
-            let text = "nothing measures pods in this cluster: install metrics-server";
-            return Err(EngineError::Unavailable(text.into()));
-        }
         self.handle.block_on(usage::of(self.applier.cluster(), &self.store().snapshot()))
     }
 

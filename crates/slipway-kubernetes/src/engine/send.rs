@@ -84,10 +84,15 @@ pub(super) async fn if_needed(
         bases.push(context.applier.base(object, context.known.get(&object.key())).await?);
     }
     let mut marks = BTreeMap::new();
+    let mut scalers = Vec::new();
     for (object, base) in rendered.objects.iter().zip(&bases) {
         let options = ApplyOptions { force: state.take_over, ..ApplyOptions::default() };
         let applied = context.applier.send(object, base.as_ref(), options).await?;
+        scalers.extend(applied.scaled_by);
         marks.insert(applied.key, applied.mark);
+    }
+    for scaler in scalers {
+        rendered.warn(format!("HorizontalPodAutoscaler `{scaler}` decides how many pods run"));
     }
     let settled = is_as_applied(context, &marks);
     state.applied = Applied { hash, marks, at: context.now, settled, warnings: rendered.warnings };

@@ -5,18 +5,43 @@ use slipway_orchestrator::EngineError;
 use slipway_types::service::ReplicaUsage;
 
 use super::container_id;
-use crate::client::{Cluster, escape};
+use crate::client::{ApiError, Cluster, escape};
 use crate::names::NAME_ANNOTATION;
 use crate::render::SERVICE_LABEL;
 use crate::watch::Snapshot;
 
+const API: &str = "/apis/metrics.k8s.io/v1beta1";
+
 /// What each replica uses.
 pub(super) async fn of(cluster: &Cluster, snapshot: &Snapshot) -> Result<Vec<ReplicaUsage>, EngineError> {
     let (namespace, label) = (escape(cluster.namespace()), escape(SERVICE_LABEL));
-    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?labelSelector={label}");
-    let measured = cluster.get(&path).await.map_err(|error| EngineError::Unavailable(Box::new(error)))?;
+    let measured =
+        match cluster.get(&format!("{API}/namespaces/{namespace}/pods?labelSelector={label}")).await {
+            Ok(measured) => measured,
+            Err(error) => return Err(why(cluster, error).await),
+        };
     let items = measured["items"].as_array().map_or(&[][..], Vec::as_slice);
     Ok(items.iter().filter_map(|item| usage(item, snapshot)).collect())
+}
+
+/// Why nothing is known. Who may not list the measurements is told so where nobody measures, too; what the cluster
+/// serves, everybody may see.
+async fn why(cluster: &Cluster, error: ApiError) -> EngineError {
+    let text = match error.code() {
+        Some(403 | 404) if cluster.get(API).await.is_err_and(|none| none.code() == Some(404)) => {
+            "nothing measures pods in this cluster: install metrics-server".to_owned()
+        }
+        Some(403) => format!(
+            "what pods use may not be read in namespace {}: have the Role granted that `slipway engine rbac --with metrics` prints",
+            cluster.namespace()
+        ),
+        Some(503) => {
+            "what measures pods in this cluster does not answer: `kubectl get apiservice v1beta1.metrics.k8s.io` says why"
+                .to_owned()
+        }
+        _ => return EngineError::Unavailable(Box::new(error)),
+    };
+    EngineError::Lacks(text)
 }
 
 fn usage(item: &Value, snapshot: &Snapshot) -> Option<ReplicaUsage> {

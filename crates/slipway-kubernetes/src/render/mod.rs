@@ -54,7 +54,7 @@ impl Rendered {
         self.objects.push(Object::new(why, json));
     }
 
-    fn warn(&mut self, warning: impl Into<String>) {
+    pub(crate) fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
 }

@@ -1,7 +1,7 @@
 //! An API server in memory: objects, server-side apply of whole objects, deletions by UID, lists and watches with a log
 //! that can be forgotten. Faults are put before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -109,6 +109,8 @@ struct State {
     more: Vec<Kind>,
     /// What an access review denies: verb, a space, and the plural.
     denied: Vec<String>,
+    /// Deployments whose pods an autoscaler counts.
+    scaled: BTreeSet<String>,
 }
 
 impl Fake {
@@ -356,6 +358,10 @@ impl Fake {
             },
             ("PATCH", name) => {
                 let dry_run = parameter("dryRun").is_some();
+                let force = parameter("force").as_deref() == Some("true");
+                if let Some(conflict) = self.counted(plural, name, body).filter(|_| !force) {
+                    return conflict;
+                }
                 whole(200, &self.apply(plural, name, serde_json::from_slice(body).unwrap(), dry_run))
             }
             ("DELETE", name) => {
@@ -372,12 +378,32 @@ impl Fake {
         }
     }
 
-    /// Ours replaces all but the status: nobody else owns anything here.
+    /// Has somebody else, as an autoscaler does, set how many pods a Deployment has, and own that.
+    pub fn scale(&self, name: &str, replicas: u64) {
+        self.edit("deployments", name, |deployment| deployment["spec"]["replicas"] = replicas.into());
+        self.inner.lock().unwrap().scaled.insert(name.to_owned());
+    }
+
+    fn counted(&self, plural: &str, name: &str, body: &[u8]) -> Option<Answer> {
+        let scaled = plural == "deployments" && self.inner.lock().unwrap().scaled.contains(name);
+        let wanted = &serde_json::from_slice::<Value>(body).unwrap()["spec"]["replicas"];
+        let live = self.get(plural, name).filter(|_| scaled)?;
+        (!wanted.is_null() && *wanted != live["spec"]["replicas"]).then(|| {
+            let cause = json!({"reason": "FieldManagerConflict", "field": ".spec.replicas",
+                "message": "conflict with \"kube-controller-manager\" with subresource \"scale\" using apps/v1"});
+            status(409, "Conflict", "Apply failed with 1 conflict", json!({"causes": [cause]}))
+        })
+    }
+
+    /// Ours replaces all but the status, and what an autoscaler has set.
     fn apply(&self, plural: &str, name: &str, mut object: Value, dry_run: bool) -> Value {
         let live = self.get(plural, name);
         let mut next = live.clone().unwrap_or_else(|| json!({"metadata": {}}));
         let before = next.clone();
         let generation = next["metadata"]["generation"].as_i64();
+        if plural == "deployments" && object["spec"]["replicas"].is_null() {
+            object["spec"]["replicas"] = next["spec"]["replicas"].clone();
+        }
         let spec_differs = next["spec"] != object["spec"];
         for (key, value) in object.as_object_mut().unwrap() {
             if key != "metadata" {

@@ -13,4 +13,6 @@ mod preview;
 mod requests;
 mod routes;
 mod runs;
+mod scaled;
+mod usage;
 mod watches;

@@ -238,7 +238,7 @@ pub fn engine_error(error: &EngineError) -> ApiError {
             ErrorCode::NotFound
         }
         EngineError::NotStopped(_) => ErrorCode::Conflict,
-        EngineError::Unavailable(_) => ErrorCode::Unavailable,
+        EngineError::Unavailable(_) | EngineError::Lacks(_) => ErrorCode::Unavailable,
         EngineError::Failed { .. } => ErrorCode::Internal,
     };
     ApiError::from_error(code, error)

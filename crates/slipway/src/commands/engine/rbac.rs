@@ -32,7 +32,7 @@ pub struct Args {
 /// APIs that not every cluster has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Api {
-    /// Measured CPU and memory (metrics-server)
+    /// Measured CPU and memory (metrics-server), for `slipway top`
     Metrics,
     /// HTTPRoutes of the Gateway API
     Gateway,
