@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::service::Autoscale;
+
 /// A whole `slipway.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +140,8 @@ pub struct ServeSection {
     pub env: BTreeMap<String, String>,
     /// Largest request body, such as `32m`.
     pub max_body: Option<String>,
+    /// Lets a cluster choose how many replicas run, by load.
+    pub autoscale: Option<Autoscale>,
 }
 
 impl Default for ServeSection {
@@ -149,6 +153,7 @@ impl Default for ServeSection {
             cpus: None,
             env: BTreeMap::new(),
             max_body: None,
+            autoscale: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::{ContainerId, Limits};
 use crate::digest::Digest;
+use crate::engine::NATIVE;
 use crate::model::ModelFormat;
 use crate::{ApiError, ErrorCode};
 
@@ -29,7 +30,7 @@ pub struct ServiceSpec {
     pub model: String,
     /// Model version.
     pub version: u64,
-    /// How many replicas run.
+    /// How many replicas run; with `autoscale`, how many it begins with.
     pub replicas: u32,
     /// Port that an image which is run as it is listens on; the only one that it exposes when absent.
     pub port: Option<u16>,
@@ -43,9 +44,21 @@ pub struct ServiceSpec {
     pub limits: Limits,
     /// Largest request body in bytes.
     pub max_body: Option<u64>,
+    /// Lets a cluster choose how many replicas run, by load.
+    pub autoscale: Option<Autoscale>,
 }
 
 impl ServiceSpec {
+    /// The fewest ready replicas with which it is as declared.
+    pub fn fewest(&self) -> u32 {
+        self.autoscale.map_or(self.replicas, |range| range.min)
+    }
+
+    /// How many replicas run, for people.
+    pub fn count(&self) -> String {
+        self.autoscale.map_or_else(|| format!("{} replicas", self.replicas), |range| range.to_string())
+    }
+
     /// Whether a model is served, and not what the image itself runs.
     pub fn has_model(&self) -> bool {
         !self.model.is_empty()
@@ -54,6 +67,47 @@ impl ServiceSpec {
     /// What is served, for people: `model@version`, or the image.
     pub fn content(&self) -> String {
         if self.has_model() { format!("{}@{}", self.model, self.version) } else { self.image.clone() }
+    }
+}
+
+/// How many replicas run, by load. An autoscaler of the cluster keeps the mean use of what replicas request at a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Autoscale {
+    /// Fewest.
+    pub min: u32,
+    /// Most.
+    pub max: u32,
+    /// Mean use of the requested CPU, in percent; 70 where no share at all is given.
+    #[serde(default)]
+    pub cpu_percent: Option<u32>,
+    /// Mean use of the requested memory, in percent.
+    #[serde(default)]
+    pub memory_percent: Option<u32>,
+}
+
+impl Autoscale {
+    /// What is wrong with it: the key, and why.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.min == 0 {
+            return Some(("min", "load scales no service to none: at least 1"));
+        }
+        if self.max < self.min {
+            return Some(("max", "the most replicas are fewer than the fewest"));
+        }
+        if self.cpu_percent == Some(0) {
+            return Some(("cpu_percent", "0 percent can never be held: at least 1"));
+        }
+        if self.memory_percent == Some(0) {
+            return Some(("memory_percent", "0 percent can never be held: at least 1"));
+        }
+        None
+    }
+}
+
+impl fmt::Display for Autoscale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {} replicas by load", self.min, self.max)
     }
 }
 
@@ -180,7 +234,13 @@ impl ServiceStatus {
 
     /// Whether as many replicas of the declared revision are ready as are declared.
     pub fn is_ready(&self) -> bool {
-        self.ready() >= self.spec.replicas as usize
+        self.ready() >= self.spec.fewest() as usize
+    }
+
+    /// That nothing scales it by load, though it is declared so: this host has no autoscaler.
+    pub fn unscaled(&self) -> Option<String> {
+        let range = self.spec.autoscale.filter(|_| self.engine == NATIVE)?;
+        Some(format!("nothing scales by load on this host: of {range}, {} run", self.spec.replicas))
     }
 
     /// How many replicas of an older revision serve, and which one; `None` when none does.
@@ -197,7 +257,7 @@ impl ServiceStatus {
     /// Whether every declared replica is ready, and none of another revision is left.
     pub fn settled(&self) -> bool {
         let settled = self.replicas.iter().all(|replica| replica.revision == self.revision);
-        settled && self.ready() >= self.spec.replicas as usize
+        settled && self.ready() >= self.spec.fewest() as usize
     }
 
     /// Why it answers nowhere, where all that runs is as declared and only an address is missing.
@@ -209,7 +269,7 @@ impl ServiceStatus {
     pub fn progress(&self) -> String {
         let coming = self.replicas.iter().filter(|r| r.revision == self.revision);
         let reason = coming.filter(|r| r.state != ReplicaState::Ready).find_map(|r| r.reason.as_deref());
-        let count = format!("{} of {} replicas are ready", self.ready(), self.spec.replicas);
+        let count = format!("{} of {} replicas are ready", self.ready(), self.spec.fewest());
         let reason = reason.or(self.pending.as_deref());
         if let Some(trouble) = &self.trouble {
             return format!("{count}: the engine `{}` cannot be asked: {trouble}", self.engine);

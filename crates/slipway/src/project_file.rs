@@ -63,6 +63,9 @@ impl LoadedProject {
         loaded.serve_limits().map_err(|(key, reason)| wrong(key, reason))?;
         loaded.batch().map_err(|(key, reason)| wrong(key, reason))?;
         loaded.max_body().map_err(|(key, reason)| wrong(key, reason))?;
+        if let Some((key, reason)) = loaded.project.serve.autoscale.and_then(|range| range.fault()) {
+            return Err(wrong("serve.autoscale", format!("{key}: {reason}")));
+        }
         Ok(loaded)
     }
 
@@ -197,6 +200,8 @@ mod tests {
             ("name = \"a\"\n[train]\nlauncher = \"slurm\"", "slipway.toml:3"),
             ("name = \"a\"\n[serve]\ncpus = -1.0", "`serve.cpus`"),
             ("name = \"a\"\n[serve.batch]\nmax_delay = \"soon\"", "`serve.batch.max_delay`"),
+            ("name = \"a\"\n[serve]\nautoscale = { min = 3, max = 2 }", "`serve.autoscale`"),
+            ("name = \"a\"\n[serve]\nautoscale = { min = 3 }", "slipway.toml:3"),
             ("name = \"a\"\n[model]\nformat = \"pickle\"", "`model.format`"),
             ("name = \"a\"\n[serv]\n", "slipway.toml:2:2"),
             ("", "slipway.toml:1:1"),

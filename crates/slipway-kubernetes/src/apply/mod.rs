@@ -173,7 +173,7 @@ impl Applier {
         free(object, live)?;
         let resource = self.discovery.resource(object.api_version(), object.kind()).await?;
         let dry_run = options.dry_run == DryRun::Server;
-        let (answer, scaled_by) = self.patch(&resource, object, options.force, dry_run).await?;
+        let (answer, scaled_by) = self.patch(&resource, object, live, options.force, dry_run).await?;
         let change = match live {
             None => Change::Created,
             // A dry run keeps the version; only what the objects hold tells.
@@ -209,10 +209,10 @@ impl Applier {
         if let Some(owner) = live.as_ref().and_then(|live| object.taken_by(live)) {
             return Err(ApplyError::taken(object, owner));
         }
-        let (would_be, conflicts) = match self.patch(&resource, object, false, true).await {
+        let (would_be, conflicts) = match self.patch(&resource, object, live.as_ref(), false, true).await {
             Ok((answer, _)) => (answer, Vec::new()),
             Err(ApplyError::Conflict { conflicts, .. }) => {
-                (self.patch(&resource, object, true, true).await?.0, conflicts)
+                (self.patch(&resource, object, live.as_ref(), true, true).await?.0, conflicts)
             }
             Err(other) => return Err(other),
         };

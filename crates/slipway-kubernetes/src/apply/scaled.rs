@@ -2,39 +2,66 @@
 
 use serde_json::Value;
 
-use super::{Applier, ApplyError};
+use super::{Applier, ApplyError, Conflict};
 use crate::client::{Resource, Selection};
 use crate::object::Object;
 
 const REPLICAS: &str = ".spec.replicas";
+/// Owner of a number that an autoscaler set.
+const SCALERS: &str = "kube-controller-manager";
 
 impl Applier {
     /// Applies an object, and gives the answer with the autoscaler to which the number of pods is left: two who set it
     /// would undo each other's work. Only a field that another owns is left out, so that none is lost by it.
+    ///
+    /// An object that says nothing of the number is sent with the one that `live` has: given up by its last owner, a number
+    /// becomes 1. A number that an autoscaler left, which is gone, is nobody's, and is taken.
     pub(super) async fn patch(
         &self,
         resource: &Resource,
         object: &Object,
+        live: Option<&Value>,
         force: bool,
         dry_run: bool,
     ) -> Result<(Value, Option<String>), ApplyError> {
-        let (cluster, manager) = (self.cluster(), &self.manager);
-        let error = match cluster.apply(resource, object.json(), manager, force, dry_run).await {
+        let kept = self.kept_number(object, live).await?;
+        let mut json = object.json().clone();
+        if let Some(kept) = &kept {
+            json["spec"]["replicas"] = kept.clone();
+        }
+        let send = async |json: &Value, force| {
+            let answer = self.cluster().apply(resource, json, &self.manager, force, dry_run).await;
+            answer.map_err(|source| ApplyError::api(object, source))
+        };
+        let error = match send(&json, force).await {
             Ok(answer) => return Ok((answer, None)),
-            Err(source) => ApplyError::api(object, source),
+            Err(error) => error,
         };
-        let counted = match &error {
-            ApplyError::Conflict { conflicts, .. } => conflicts.iter().any(|one| one.field == REPLICAS),
-            _ => false,
-        };
-        let scaler = if counted { self.scaler_of(object).await } else { None };
-        let Some(scaler) = scaler else { return Err(error) };
-        let mut rest = object.json().clone();
-        if let Some(spec) = rest["spec"].as_object_mut() {
+        let ApplyError::Conflict { conflicts, .. } = &error else { return Err(error) };
+        if !conflicts.iter().any(is_number) {
+            return Err(error);
+        }
+        let scaler = if kept.is_some() { None } else { self.scaler_of(object).await };
+        if kept.is_none() && scaler.is_none() {
+            let left = conflicts.iter().all(|one| is_number(one) && one.owner == SCALERS);
+            return if left { Ok((send(&json, true).await?, None)) } else { Err(error) };
+        }
+        if let Some(spec) = json["spec"].as_object_mut() {
             spec.remove("replicas");
         }
-        let answer = cluster.apply(resource, &rest, manager, force, dry_run).await;
-        Ok((answer.map_err(|source| ApplyError::api(object, source))?, Some(scaler)))
+        Ok((send(&json, force).await?, scaler))
+    }
+
+    /// The number of pods of a Deployment that is there, where `object` says none.
+    async fn kept_number(&self, object: &Object, live: Option<&Value>) -> Result<Option<Value>, ApplyError> {
+        let Some(live) =
+            live.filter(|_| object.kind() == "Deployment" && object.json()["spec"]["replicas"].is_null())
+        else {
+            return Ok(None);
+        };
+        // Of some only the metadata is known.
+        let whole = if live["spec"].is_null() { self.live(object, true).await? } else { None };
+        Ok(whole.as_ref().unwrap_or(live).pointer("/spec/replicas").cloned())
     }
 
     /// The autoscaler of an object, whoever made it. Where none can be listed, there is none: the conflict is told.
@@ -48,4 +75,8 @@ impl Applier {
                 .then(|| one["metadata"]["name"].as_str().unwrap_or_default().to_owned())
         })
     }
+}
+
+fn is_number(conflict: &Conflict) -> bool {
+    conflict.field == REPLICAS
 }

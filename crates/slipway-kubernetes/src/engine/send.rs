@@ -34,8 +34,24 @@ pub(super) async fn service(
         let reason = format!("`{}` is not the namespace of the engine", spec.namespace);
         return Err(RenderError::Contradiction { what: "namespace", reason }.into());
     }
+    if spec.autoscaling.is_none() {
+        // First of all: it would count against the number that is declared.
+        let mapped = names::map(&spec.spec.name)
+            .map_err(|source| RenderError::Name { original: spec.spec.name.clone(), source })?;
+        let scalers = context.known.of_service(&mapped, &spec.spec.name);
+        let scalers = scalers.filter(|own| own["kind"] == "HorizontalPodAutoscaler");
+        for doomed in context.inventory.set().prune_all_but(scalers, &BTreeSet::new()) {
+            context.inventory.delete(&doomed).await?;
+        }
+    }
     let render = || {
         let mut rendered = render_service(spec, context.caps)?;
+        for object in rendered.objects.iter_mut().filter(|object| object.kind() == "Deployment") {
+            // An autoscaler begins with what is there, and a new one would have to come from a single pod.
+            if object.json()["spec"]["replicas"].is_null() && context.known.get(&object.key()).is_none() {
+                object.json_mut()["spec"]["replicas"] = spec.spec.replicas.into();
+            }
+        }
         if let Some((number, reason)) = note {
             let deployments = rendered.objects.iter_mut().filter(|object| object.kind() == "Deployment");
             deployments.for_each(|object| {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use slipway_types::Reference;
 pub use slipway_types::expose::{Exposure, RouteParent};
 use slipway_types::model::ModelFormat;
-use slipway_types::service::ServiceSpec;
+use slipway_types::service::{Autoscale, ServiceSpec};
 
 use super::pod::{Environment, ImagePin, Placement, PodResources};
 use crate::render::HTTP_PORT;
@@ -136,6 +136,18 @@ pub struct Autoscaling {
     pub memory_percent: Option<u32>,
     /// Targets of our own metrics.
     pub metrics: Vec<MetricTarget>,
+}
+
+impl From<Autoscale> for Autoscaling {
+    fn from(range: Autoscale) -> Self {
+        Self {
+            min: range.min,
+            max: range.max,
+            cpu_percent: range.cpu_percent,
+            memory_percent: range.memory_percent,
+            metrics: Vec::new(),
+        }
+    }
 }
 
 /// A metric of the pods and the mean that is held.

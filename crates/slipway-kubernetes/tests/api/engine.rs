@@ -65,7 +65,7 @@ fn deployment(revision: &Revision) -> ServiceDeployment {
         },
         exposure: Exposure::ClusterIp,
         gateway: None,
-        autoscaling: None,
+        autoscaling: revision.spec.autoscale.map(Into::into),
         resources: PodResources::default(),
         placement: Placement::default(),
         environment: Environment::default(),

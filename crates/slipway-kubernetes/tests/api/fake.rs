@@ -1,7 +1,7 @@
 //! An API server in memory: objects, server-side apply of whole objects, deletions by UID, lists and watches with a log
 //! that can be forgotten. Faults are put before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -109,8 +109,8 @@ struct State {
     more: Vec<Kind>,
     /// What an access review denies: verb, a space, and the plural.
     denied: Vec<String>,
-    /// Deployments whose pods an autoscaler counts.
-    scaled: BTreeSet<String>,
+    /// Deployments whose pods somebody else counts, and who.
+    scaled: BTreeMap<String, String>,
 }
 
 impl Fake {
@@ -378,31 +378,38 @@ impl Fake {
         }
     }
 
-    /// Has somebody else, as an autoscaler does, set how many pods a Deployment has, and own that.
+    /// Has an autoscaler set how many pods a Deployment has, and own that.
     pub fn scale(&self, name: &str, replicas: u64) {
+        self.scale_as("kube-controller-manager", name, replicas);
+    }
+
+    /// The same of somebody else's.
+    pub fn scale_as(&self, manager: &str, name: &str, replicas: u64) {
         self.edit("deployments", name, |deployment| deployment["spec"]["replicas"] = replicas.into());
-        self.inner.lock().unwrap().scaled.insert(name.to_owned());
+        self.inner.lock().unwrap().scaled.insert(name.to_owned(), manager.to_owned());
     }
 
     fn counted(&self, plural: &str, name: &str, body: &[u8]) -> Option<Answer> {
-        let scaled = plural == "deployments" && self.inner.lock().unwrap().scaled.contains(name);
+        let scaled = self.inner.lock().unwrap().scaled.get(name).cloned();
+        let manager = scaled.filter(|_| plural == "deployments")?;
         let wanted = &serde_json::from_slice::<Value>(body).unwrap()["spec"]["replicas"];
-        let live = self.get(plural, name).filter(|_| scaled)?;
+        let live = self.get(plural, name)?;
         (!wanted.is_null() && *wanted != live["spec"]["replicas"]).then(|| {
             let cause = json!({"reason": "FieldManagerConflict", "field": ".spec.replicas",
-                "message": "conflict with \"kube-controller-manager\" with subresource \"scale\" using apps/v1"});
+                "message": format!("conflict with \"{manager}\" with subresource \"scale\" using apps/v1")});
             status(409, "Conflict", "Apply failed with 1 conflict", json!({"causes": [cause]}))
         })
     }
 
-    /// Ours replaces all but the status, and what an autoscaler has set.
+    /// Ours replaces all but the status, and what an autoscaler has set. A number of pods that nobody gives is 1.
     fn apply(&self, plural: &str, name: &str, mut object: Value, dry_run: bool) -> Value {
         let live = self.get(plural, name);
         let mut next = live.clone().unwrap_or_else(|| json!({"metadata": {}}));
         let before = next.clone();
         let generation = next["metadata"]["generation"].as_i64();
         if plural == "deployments" && object["spec"]["replicas"].is_null() {
-            object["spec"]["replicas"] = next["spec"]["replicas"].clone();
+            let scaled = self.inner.lock().unwrap().scaled.contains_key(name);
+            object["spec"]["replicas"] = if scaled { next["spec"]["replicas"].clone() } else { 1.into() };
         }
         let spec_differs = next["spec"] != object["spec"];
         for (key, value) in object.as_object_mut().unwrap() {

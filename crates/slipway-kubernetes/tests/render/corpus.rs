@@ -260,6 +260,7 @@ pub fn service(random: &mut Random, caps: &Capabilities) -> ServiceDeployment {
             env: env(random),
             limits: limits(random),
             max_body: random.maybe(|_| 1 << 20),
+            autoscale: None,
         },
         revision: random.below(100),
         namespace: "team-a".into(),

@@ -68,6 +68,7 @@ fn deployment(published: PublishedService, namespace: &str) -> ServiceDeployment
         (0, _) => RunAs::Root,
         (uid, gid) => RunAs::User { uid, gid },
     };
+    let autoscaling = published.spec.autoscale.map(Into::into);
     ServiceDeployment {
         spec: published.spec,
         revision: published.revision,
@@ -87,7 +88,7 @@ fn deployment(published: PublishedService, namespace: &str) -> ServiceDeployment
         },
         exposure: Exposure::ClusterIp,
         gateway: None,
-        autoscaling: None,
+        autoscaling,
         resources: PodResources::default(),
         placement: Placement::default(),
         environment: Default::default(),

@@ -5,6 +5,7 @@ use slipway_types::service::{ServiceSpec, ServiceStatus};
 use slipway_types::size::parse_bytes;
 
 use super::Context;
+use super::autoscale::AutoscaleArgs;
 use super::dry_run::{self, DryRun};
 use super::pull::transferred;
 use super::services::{print_address, wait_until_ready};
@@ -29,6 +30,8 @@ pub struct Args {
     /// How many replicas run [default: as it is, else 1]
     #[arg(long, value_name = "COUNT")]
     replicas: Option<u32>,
+    #[command(flatten)]
+    autoscale: AutoscaleArgs,
     /// Class of yours for the formats `python` and `torch`, as `module:Class` [default: the model's]
     #[arg(long, value_name = "MODULE:CLASS")]
     entry: Option<String>,
@@ -84,6 +87,7 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         version: 0,
         replicas: args.replicas.unwrap_or(0),
         entry: args.entry,
+        autoscale: args.autoscale.autoscale(),
         ..ServiceSpec::default()
     };
     let change = serde_json::json!({
@@ -114,6 +118,9 @@ pub fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     }
     let client = context.client()?;
     let mut status = declare(context, &client, &spec.image, &body)?;
+    if let Some(note) = status.unscaled() {
+        context.printer.note(note);
+    }
     if !status.spec.has_model() {
         image_alone(&status.spec.image);
     }

@@ -1,5 +1,6 @@
 //! The command line: one command, one file.
 
+mod autoscale;
 mod base;
 mod build;
 mod daemon;

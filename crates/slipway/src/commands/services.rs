@@ -73,14 +73,20 @@ fn row(service: &ServiceStatus) -> Vec<String> {
         service.spec.content(),
         match service.older() {
             Some((count, revision)) => {
-                format!("{}/{} ({count} of revision {revision})", service.ready(), service.spec.replicas)
+                format!("{}/{} ({count} of revision {revision})", service.ready(), wanted(service))
             }
-            None => format!("{}/{}", service.ready(), service.spec.replicas),
+            None => format!("{}/{}", service.ready(), wanted(service)),
         },
         service.revision.to_string(),
         service.restarts.to_string(),
         if service.pending.is_some() { PENDING.to_owned() } else { service.url.clone() },
     ]
+}
+
+/// How many replicas it shall have; a range where load decides.
+fn wanted(service: &ServiceStatus) -> String {
+    let range = service.spec.autoscale;
+    range.map_or_else(|| service.spec.replicas.to_string(), |range| format!("{}-{}", range.min, range.max))
 }
 
 fn replica_row(replica: &slipway_types::service::ReplicaStatus) -> Vec<String> {

@@ -169,6 +169,7 @@ fn request(context: &Context, loaded: &LoadedProject, args: &Args) -> Result<UpR
             env: serve.env.iter().map(|(key, value)| format!("{key}={value}")).collect(),
             limits: loaded.serve_limits().map_err(wrong)?,
             max_body: loaded.max_body().map_err(wrong)?,
+            autoscale: serve.autoscale,
             ..ServiceSpec::default()
         },
         retrain: args.retrain,

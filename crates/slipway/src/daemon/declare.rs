@@ -19,7 +19,7 @@ pub struct Declare {
     /// What it shall be; `model` may be a reference such as `digits@champion`. Where there is no model of that name, and
     /// an image is named, what the image itself runs is served.
     pub spec: ServiceSpec,
-    /// Keeps the replica count of a service that exists; one replica otherwise.
+    /// Keeps the replica count of a service that exists, or how it is scaled; one replica otherwise.
     #[serde(default)]
     pub keep_replicas: bool,
     /// Settings to replace in a service that exists; its others stay, and those of `spec` do not count.
@@ -99,7 +99,7 @@ pub fn declare(app: &Arc<App>, request: Declare) -> Result<(ServiceStatus, bool)
         app.event(
             &format!("service/{}", spec.name),
             "service.declared",
-            &format!("Revision {}: {}, {} replicas.", record.target.number, spec.content(), spec.replicas),
+            &format!("Revision {}: {}, {}.", record.target.number, spec.content(), spec.count()),
         );
     }
     app.try_again(&record.target.spec.name, take_over);
@@ -154,8 +154,17 @@ fn plan(app: &Arc<App>, request: Declare) -> Result<Planned, ApiError> {
             (image_alone(app, &mut spec, change, request.no_model, serving)?, None, None)
         }
     };
+    let serving = serving.map(|record| &record.target.spec);
     if request.keep_replicas {
-        spec.replicas = serving.map_or(1, |record| record.target.spec.replicas);
+        spec.replicas = serving.map_or(1, |serving| serving.replicas);
+        spec.autoscale = spec.autoscale.or(serving.and_then(|serving| serving.autoscale));
+    }
+    if let Some(range) = spec.autoscale {
+        if let Some((key, reason)) = range.fault() {
+            return Err(invalid(format!("autoscale: {key}: {reason}")));
+        }
+        services::replicas_in_range(range.max)?;
+        spec.replicas = serving.map_or(range.min, |serving| serving.replicas.clamp(range.min, range.max));
     }
     services::replicas_in_range(spec.replicas)?;
     let record = next_record(before.as_ref(), spec, image_id, pin, engine);
@@ -343,12 +352,13 @@ fn next_record(
     let old = &before.target;
     // A moved alias changes labels alone, which is no reason to replace replicas.
     let content = |model: &Option<ModelPin>| model.as_ref().map(|model| model.manifest.clone());
-    let same = ServiceSpec { replicas: spec.replicas, ..old.spec.clone() } == spec
+    let same = ServiceSpec { replicas: spec.replicas, autoscale: spec.autoscale, ..old.spec.clone() } == spec
         && old.image_id == image_id
         && content(&old.model) == content(&model);
     let mut record = before.clone();
     if same {
         record.target.spec.replicas = spec.replicas;
+        record.target.spec.autoscale = spec.autoscale;
     } else {
         record.target = Revision { number: old.number + 1, spec, image_id, model };
     }
@@ -389,6 +399,7 @@ fn invalid(reason: String) -> ApiError {
 mod tests {
     use super::*;
     use slipway_types::model::ModelFormat;
+    use slipway_types::service::Autoscale;
 
     fn pin(seed: u8) -> Option<ModelPin> {
         Some(ModelPin {
@@ -442,6 +453,15 @@ mod tests {
             NATIVE.to_owned(),
         );
         assert_eq!((scaled.target.number, scaled.target.spec.replicas), (1, 3));
+        let by_load = Autoscale { min: 1, max: 4, cpu_percent: None, memory_percent: None };
+        let ranged = next_record(
+            Some(&scaled),
+            ServiceSpec { autoscale: Some(by_load), ..spec.clone() },
+            image.clone(),
+            pin(1),
+            NATIVE.to_owned(),
+        );
+        assert_eq!((ranged.target.number, ranged.target.spec.autoscale), (1, Some(by_load)));
         let mut going = first.clone();
         going.deleting = true;
         let again = next_record(Some(&going), spec.clone(), image.clone(), pin(1), NATIVE.to_owned());

@@ -34,6 +34,11 @@ pub fn scale(app: &Arc<App>, name: &str, replicas: u32, take_over: bool) -> Resu
     replicas_in_range(replicas)?;
     let _claim = app.claim(&format!("service {name}"))?;
     let mut record = find(app, name)?;
+    if let Some(range) = record.target.spec.autoscale {
+        let message = format!("`{name}` has {range}");
+        let hint = format!("`slipway deploy {} --replicas {replicas}` ends that", argument(name));
+        return Err(ApiError::new(ErrorCode::Conflict, message).with_hint(hint));
+    }
     if record.target.spec.replicas != replicas {
         let before = record.target.spec.replicas;
         record.target.spec.replicas = replicas;

@@ -51,6 +51,9 @@ pub fn up(
         take_over: request.take_over,
     };
     let (status, declared) = declare::declare(app, request)?;
+    if let Some(message) = status.unscaled() {
+        send(UpEvent::Deploy { message });
+    }
     let status = wait(app, &status, send, is_gone)?;
     Ok(UpOutcome {
         changed: built.executed > 0 || trained || declared,

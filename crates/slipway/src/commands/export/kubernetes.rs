@@ -7,12 +7,12 @@ use slipway_kubernetes::capabilities::{InvalidVersion, Version};
 use slipway_kubernetes::export::{ChartName, ExportedFile, helm, kustomize, plain, stream};
 use slipway_kubernetes::names;
 use slipway_kubernetes::render::{RenderError, Rendered, render_gateway, render_service};
-use slipway_kubernetes::spec::{Autoscaling, ServiceDeployment};
 use slipway_types::image::TransferEvent;
 use slipway_types::publish::{PublishEvent, PublishRequest, PublishedService};
 use slipway_types::{ApiError, ErrorCode};
 
 use super::super::Context;
+use super::super::autoscale::AutoscaleArgs;
 use super::super::exposure::ExposureArgs;
 use super::target::Target;
 use crate::cluster;
@@ -59,14 +59,10 @@ pub struct Args {
     #[arg(long)]
     pub(super) image_volumes: bool,
     /// How many pods run [default: as many as replicas here]
-    #[arg(long, value_name = "COUNT", conflicts_with = "autoscale")]
+    #[arg(long, value_name = "COUNT")]
     replicas: Option<u32>,
-    /// Fewest and most pods, by load: needs metrics-server in the cluster
-    #[arg(long, value_name = "MIN:MAX", value_parser = range)]
-    pub(super) autoscale: Option<(u32, u32)>,
-    /// Mean use of the requested CPU that autoscaling holds, in percent
-    #[arg(long, value_name = "PERCENT", requires = "autoscale", value_parser = clap::value_parser!(u32).range(1..))]
-    cpu_target: Option<u32>,
+    #[command(flatten)]
+    autoscale: AutoscaleArgs,
     /// Secret of the namespace with the registry's credentials (repeatable)
     #[arg(long = "pull-secret", value_name = "SECRET")]
     pub(super) pull_secrets: Vec<String>,
@@ -88,13 +84,6 @@ fn version(text: &str) -> Result<Version, InvalidVersion> {
     text.parse()
 }
 
-fn range(text: &str) -> Result<(u32, u32), String> {
-    let bounds = text.split_once(':').and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)));
-    bounds
-        .filter(|(min, max)| *max > 0 && min <= max)
-        .ok_or_else(|| format!("`{text}` is no range: expected the fewest and the most pods, such as `2:8`"))
-}
-
 /// Exports.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let service = match &args.service {
@@ -110,6 +99,10 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let mut published = publish(context, args, &target, service)?;
     if let Some(replicas) = args.replicas {
         published.spec.replicas = replicas;
+        published.spec.autoscale = None;
+    }
+    if let Some(range) = args.autoscale.autoscale() {
+        published.spec.autoscale = Some(range);
     }
     let caps = &target.capabilities;
     let mut rendered = Rendered::default();
@@ -117,15 +110,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         let gateway = cluster::gateway_on_engine(image, &target.cluster, &target.namespace);
         rendered = render_gateway(&gateway, caps).map_err(|error| render_failure(&error))?;
     }
-    let spec = ServiceDeployment {
-        autoscaling: args.autoscale.map(|(min, max)| Autoscaling {
-            min,
-            max,
-            cpu_percent: args.cpu_target,
-            ..Autoscaling::default()
-        }),
-        ..cluster::on_engine(published, target.exposure.clone(), &target.cluster, &target.namespace)
-    };
+    let spec = cluster::on_engine(published, target.exposure.clone(), &target.cluster, &target.namespace);
     let chart = ChartName {
         name: names::map(&spec.spec.name).map_err(|e| Failure::usage(e.to_string()))?,
         version: format!("0.{}.0", spec.revision),
@@ -221,7 +206,8 @@ fn write(
         for path in &written.removed {
             context.printer.note(format!("removed {}", folder.join(path).display()));
             // `kubectl apply` adds and changes; helm removes by itself.
-            let still = |object: &String| files.iter().any(|(path, _)| object_of(path).as_ref() == Some(object));
+            let still =
+                |object: &String| files.iter().any(|(path, _)| object_of(path).as_ref() == Some(object));
             if let Some(object) = object_of(path).filter(|object| args.helm.is_none() && !still(object)) {
                 context
                     .printer
@@ -258,15 +244,6 @@ mod tests {
         for other in ["kustomization.yaml", "base/kustomization.yaml", "Chart.yaml", "x-y-z.yaml", "01-a.txt"]
         {
             assert_eq!(object_of(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn ranges_have_two_ends() {
-        assert_eq!(range("2:8"), Ok((2, 8)));
-        assert_eq!(range("0:1"), Ok((0, 1)));
-        for bad in ["", "2", "8:2", "0:0", "a:b", "1:2:3", "-1:2"] {
-            assert!(range(bad).is_err(), "{bad}");
         }
     }
 }

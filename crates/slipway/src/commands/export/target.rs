@@ -109,6 +109,7 @@ fn capabilities(args: &Args) -> Result<Capabilities, Failure> {
         caps.version = IMAGE_VOLUMES;
     }
     caps.gateway_api = args.exposure.uses_route().then(|| "v1".to_owned());
-    caps.metrics_api = args.autoscale.is_some();
+    // Nobody asked a cluster; who lets load decide has it measured.
+    caps.metrics_api = true;
     Ok(caps)
 }
