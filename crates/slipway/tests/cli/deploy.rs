@@ -41,6 +41,21 @@ fn settings_stay_labels_follow_and_a_broken_version_replaces_nothing() {
     assert_eq!((&kept["limits"]["memory"], &kept["batch"]["max_size"]), (&(300 << 20).into(), &4.into()));
     assert_eq!(kept["env"], serde_json::json!(["X=1", "B=2", "A=3"]));
     s.run(&["scale", "tiny", "100000"]).fails(2);
+    let ranged = s.run(&["deploy", "tiny@1", "--autoscale", "1:4", "--cpu-target", "60"]);
+    assert_eq!(ranged.code, 0, "{}", ranged.stderr);
+    assert!(ranged.stderr.contains("nothing scales by load on this host"), "{}", ranged.stderr);
+    assert!(s.run(&["services"]).ok().contains("1/1-4"), "the range");
+    assert_eq!(spec(&s)["autoscale"]["cpu_percent"], 60);
+    let counted = s.run(&["scale", "tiny", "2"]).fails(4);
+    assert!(counted.contains("1 to 4 replicas by load") && counted.contains("--replicas 2"), "{counted}");
+    let exported = s.run(&["export", "kubernetes", "tiny", "--registry", "r.example", "--no-push"]).ok();
+    assert!(
+        exported.contains("maxReplicas: 4") && exported.contains("averageUtilization: 60"),
+        "what is declared: {exported}"
+    );
+    s.run(&["deploy", "tiny@1", "--replicas", "1"]).ok();
+    assert_eq!(spec(&s)["autoscale"], serde_json::Value::Null);
+    s.run(&["deploy", "tiny@1", "--autoscale", "0:4"]).fails(2);
 
     let top: serde_json::Value =
         serde_json::from_str(&s.run(&["top", "tiny", "--format", "json"]).ok()).unwrap();

@@ -143,7 +143,7 @@ fn forms_options_and_mistakes() {
     let to = ["-o", out.to_str().unwrap()];
     export(&to).ok();
     let first = files(&out);
-    assert!(first.contains("03-deployment-tiny.yaml"), "{first:?}");
+    assert!(first.contains("04-deployment-tiny.yaml"), "{first:?}");
     assert_eq!(export(&to).ok(), "", "the same again changes nothing");
     s.write("out/mine.yaml", "kind: Mine\n");
     // Another type changes a file, autoscaling adds one, and takes it away again.
@@ -161,9 +161,9 @@ fn forms_options_and_mistakes() {
         back.stderr
     );
     assert_eq!(files(&out).len(), first.len() + 1, "mine.yaml stays");
-    s.write("out/03-deployment-tiny.yaml", "kind: Edited\n");
+    s.write("out/04-deployment-tiny.yaml", "kind: Edited\n");
     let stderr = export(&to).fails(4);
-    assert!(stderr.contains("03-deployment-tiny.yaml") && stderr.contains("--force"), "{stderr}");
+    assert!(stderr.contains("04-deployment-tiny.yaml") && stderr.contains("--force"), "{stderr}");
     export(&[&to[..], &["--force"]].concat()).ok();
     assert!(!read(&out).contains("Edited") && read(&out).contains("kind: Mine"));
 
