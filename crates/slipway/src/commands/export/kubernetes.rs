@@ -221,7 +221,8 @@ fn write(
         for path in &written.removed {
             context.printer.note(format!("removed {}", folder.join(path).display()));
             // `kubectl apply` adds and changes; helm removes by itself.
-            let still = |object: &String| files.iter().any(|(path, _)| object_of(path).as_ref() == Some(object));
+            let still =
+                |object: &String| files.iter().any(|(path, _)| object_of(path).as_ref() == Some(object));
             if let Some(object) = object_of(path).filter(|object| args.helm.is_none() && !still(object)) {
                 context
                     .printer

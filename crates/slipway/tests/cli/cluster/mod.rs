@@ -10,6 +10,7 @@ mod image;
 mod kept;
 mod mpi;
 mod names;
+mod top;
 mod train;
 
 use std::net::SocketAddr;
