@@ -99,51 +99,36 @@ fn what_replicas_use_is_shown_and_an_autoscaler_keeps_its_number() {
 
 #[test]
 fn an_exported_autoscaler_scales_and_is_not_reset() {
-    let Some(cluster) = Cluster::connect("scaled") else { return };
+    let (Some(home), Some(cluster)) = (Cluster::connect("scaled"), Cluster::connect("exported")) else {
+        return;
+    };
     let s = Slipway::new();
+    use_cluster(&s, &home);
     busy(&s);
-    let deploy = ["deploy", "busy", "--image", "busy:1", "--cpus", "0.3", "--memory", "64m"];
-    s.run(&deploy).ok();
+    up(&s, &home, &[]);
     let folder = s.path("k8s");
     let folder = folder.to_str().unwrap();
-    let export = [
-        "export",
-        "kubernetes",
-        "busy",
-        "--registry",
-        &cluster.registry,
-        "--namespace",
-        &cluster.namespace,
-        "--autoscale",
-        "1:2",
-        "--cpu-target",
-        "50",
-        "--output",
-        folder,
-    ];
-    s.run(&export).ok();
+    let target = ["export", "kubernetes", "busy", "--namespace", &cluster.namespace, "--output", folder];
+    s.run(&[&target[..], &["--replicas", "2"]].concat()).ok();
+    // Other files get other numbers: nobody is told to delete what is still there.
+    let exported = s.run(&[&target[..], &["--autoscale", "2:3", "--cpu-target", "50"]].concat());
+    assert!(exported.code == 0 && exported.stderr.contains("removed"), "{}", exported.stderr);
+    assert!(!exported.stderr.contains("kubectl delete"), "{}", exported.stderr);
     cluster.apply(folder, "busy");
-    // Where nothing measures, somebody's hand stands for the autoscaler's.
+    wait_for("its fewest pods", Duration::from_secs(60), || (pods(&cluster) >= 2).then_some(()));
+    // Where nothing measures, somebody's hand stands for the load.
     if measures(&cluster) {
-        let used = [
-            "get",
-            "hpa",
-            "busy",
-            "--output",
-            "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}",
-        ];
-        wait_for("two pods", Duration::from_secs(180), || (pods(&cluster) == 2).then_some(()));
-        assert!(cluster.kubectl(&used).parse::<u64>().unwrap() > 50);
+        wait_for("a third pod", Duration::from_secs(180), || (pods(&cluster) == 3).then_some(()));
+        let metric = "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}";
+        let used = cluster.kubectl(&["get", "hpa", "busy", "--output", metric]);
+        assert!(used.parse::<u64>().unwrap() > 50, "{used}");
     } else {
-        cluster.kubectl(&["scale", "deployment", "busy", "--replicas=2"]);
+        cluster.kubectl(&["scale", "deployment", "busy", "--replicas=3"]);
     }
     cluster.apply(folder, "busy");
-    assert_eq!(pods(&cluster), 2, "nothing that is exported says how many run");
-    // Another range changes the files' numbers, and nobody is told to delete what is still there.
-    let again = s.run(&[&export[..9], &["2:3", "--output", folder]].concat());
-    assert!(again.code == 0 && !again.stderr.contains("kubectl delete"), "{}", again.stderr);
-    cluster.apply(folder, "busy");
+    assert_eq!(pods(&cluster), 3, "nothing that is exported says how many run");
     cluster.delete(folder);
     s.run(&["delete", "busy"]).ok();
+    s.run(&["engine", "rm", "kubernetes"]).ok();
     s.finish();
 }
