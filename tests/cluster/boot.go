@@ -33,6 +33,7 @@ func boot(arguments []string) error {
 	state := flags.String("state", "", "folder of the cluster; must not exist, or be empty")
 	pause := flags.String("pause", "", "the static program that is the first process of pods")
 	noKubelet := flags.Bool("no-kubelet", false, "a control plane without a real node")
+	metrics := flags.Bool("metrics", false, "measure what pods use")
 	apiPortFlag := flags.Int("api-port", 0, "port of the API on 127.0.0.1; 0 chooses one")
 	registryPort := flags.Int("registry-port", 0, "port of the registry on 127.0.0.1; 0 chooses one")
 	extra := extraFlags{}
@@ -54,7 +55,7 @@ func boot(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	settings := &Settings{Kubelet: !*noKubelet, Extra: extra, APIPort: port}
+	settings := &Settings{Kubelet: !*noKubelet, Metrics: *metrics && !*noKubelet, Extra: extra, APIPort: port}
 	registry, port, err := listen(*registryPort)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -29,6 +30,7 @@ func writeFiles(state string, s *Settings) error {
 		"conf/registry.yaml":                    registryConfig(s),
 		"conf/resolv.conf":                      "# Pods know the names of the cluster only.\n",
 		"conf/manifests.yaml":                   expand(s, manifests),
+		"conf/metrics.yaml":                     expand(s, metricsManifests),
 		"conf/scheduler.yaml":                   schedulerConfig,
 		"conf/sysctl/vm.overcommit_memory":      "1\n",
 		"conf/sysctl/vm.panic_on_oom":           "0\n",
@@ -59,6 +61,8 @@ func expand(s *Settings, text string) string {
 			return s.nodeIP()
 		case "NODE":
 			return nodeName
+		case "METRICS_PORT":
+			return strconv.Itoa(metricsPort)
 		}
 		return ""
 	})

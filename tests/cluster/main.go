@@ -22,6 +22,7 @@ var programs = map[string]func(arguments []string) error{
 	"scheduler":          scheduler,
 	"kubelet":            kubelet,
 	"proxy":              proxy,
+	"metrics-server":     metricsServer,
 	"kubectl":            kubectl,
 }
 

@@ -106,9 +106,20 @@ func bringUp(state string, report io.Writer) error {
 			return err
 		}
 	}
-	if err := s.run("manifests", self, "kubectl", "--kubeconfig", shared+"/pki/admin.kubeconfig",
-		"apply", "--server-side", "-f", shared+"/conf/manifests.yaml"); err != nil {
-		return err
+	manifests := []string{shared + "/conf/manifests.yaml"}
+	if settings.Metrics {
+		manifests = append(manifests, shared+"/conf/metrics.yaml")
+	}
+	for _, file := range manifests {
+		if err := s.run("manifests", self, "kubectl", "--kubeconfig", shared+"/pki/admin.kubeconfig",
+			"apply", "--server-side", "-f", file); err != nil {
+			return err
+		}
+	}
+	if settings.Metrics {
+		if err := s.start("metrics-server"); err != nil {
+			return err
+		}
 	}
 	return s.start("coredns")
 }

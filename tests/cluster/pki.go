@@ -48,6 +48,7 @@ func makePKI(state string, s *Settings) error {
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + domain,
 		}},
 		{"kubelet-serving", []string{"127.0.0.1", s.nodeIP(), nodeName}},
+		{"metrics-serving", []string{"metrics-server.kube-system.svc"}},
 	} {
 		if _, _, err := ca.issue(folder, server.file, pkix.Name{CommonName: server.file}, server.hosts); err != nil {
 			return err
@@ -64,6 +65,7 @@ func makePKI(state string, s *Settings) error {
 		{"kubelet", "system:node:" + nodeName, "system:nodes", s.innerAPI()},
 		{"proxy", "system:kube-proxy", "", s.innerAPI()},
 		{"coredns", "system:coredns", "", s.innerAPI()},
+		{"metrics-server", "system:metrics-server", "", s.innerAPI()},
 	} {
 		name := pkix.Name{CommonName: client.user}
 		if client.group != "" {

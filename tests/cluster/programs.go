@@ -66,5 +66,14 @@ func define(s *supervisor, settings *Settings) {
 	add("kubelet", "--config="+shared+"/conf/kubelet.yaml", "--kubeconfig="+pki("kubelet.kubeconfig"),
 		"--hostname-override="+nodeName, "--node-ip="+settings.nodeIP())
 	add("proxy", "--config="+shared+"/conf/proxy.yaml")
+	config = pki("metrics-server.kubeconfig")
+	add("metrics-server", "--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config,
+		fmt.Sprintf("--secure-port=%d", metricsPort),
+		"--tls-cert-file="+pki("metrics-serving.crt"),
+		"--tls-private-key-file="+pki("metrics-serving.key"),
+		"--kubelet-certificate-authority="+pki("ca.crt"),
+		"--kubelet-preferred-address-types=InternalIP",
+		// As often as it can, so that tests do not wait for it.
+		"--metric-resolution=10s", "--kubelet-request-timeout=5s")
 	add("coredns", "-conf", shared+"/conf/Corefile")
 }

@@ -26,6 +26,8 @@ type Settings struct {
 	Index int `json:"index"`
 	// Kubelet is whether there is a real node.
 	Kubelet bool `json:"kubelet"`
+	// Metrics is whether what pods use is measured.
+	Metrics bool `json:"metrics"`
 	// APIPort and RegistryPort are on the host's loopback interface.
 	APIPort      int `json:"apiPort"`
 	RegistryPort int `json:"registryPort"`

@@ -25,6 +25,9 @@ pub struct Args {
     /// Fail where the real node does not get ready, instead of standing in kwok for it
     #[arg(long, conflicts_with = "no_kubelet")]
     require_kubelet: bool,
+    /// Measure what pods use: metrics-server, for `kubectl top` and HorizontalPodAutoscalers
+    #[arg(long, conflicts_with = "no_kubelet")]
+    metrics: bool,
     /// Seconds for the real node to get ready
     #[arg(long, value_name = "SECONDS", default_value_t = 90)]
     timeout: u64,
@@ -110,6 +113,9 @@ fn boot(state: &State, args: &Args, programs: &Programs) -> Result<(), Error> {
     command.arg("boot").arg("--state").arg(state.folder()).arg("--pause").arg(programs.pause());
     if args.no_kubelet {
         command.arg("--no-kubelet");
+    }
+    if args.metrics {
+        command.arg("--metrics");
     }
     for (flag, port) in [("--api-port", args.api_port), ("--registry-port", args.registry_port)] {
         if let Some(port) = port {

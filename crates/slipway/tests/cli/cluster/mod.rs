@@ -12,6 +12,7 @@ mod kept;
 mod mpi;
 mod names;
 mod played;
+mod top;
 mod train;
 
 use std::net::SocketAddr;
