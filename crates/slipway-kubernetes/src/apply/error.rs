@@ -10,6 +10,8 @@ pub struct Conflict {
     pub owner: String,
     /// Which field.
     pub field: String,
+    /// They set it by scaling.
+    pub scaled: bool,
 }
 
 /// Why an object was not applied.
@@ -125,7 +127,13 @@ impl ApplyError {
             .filter(|refusal| refusal.code == 409)
             .map(|refusal| {
                 let causes = refusal.causes.iter().filter(|cause| cause.reason == "FieldManagerConflict");
-                causes.map(|c| Conflict { owner: manager(&c.message), field: c.field.clone() }).collect()
+                causes
+                    .map(|c| Conflict {
+                        owner: manager(&c.message),
+                        scaled: c.message.contains(SCALED),
+                        field: c.field.clone(),
+                    })
+                    .collect()
             })
             .unwrap_or_default();
         if conflicts.is_empty() {
@@ -191,6 +199,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// `conflict with "kubectl-edit" using apps/v1 at …`.
+/// What the server says of who sets a number of pods and nothing else.
+const SCALED: &str = "with subresource \"scale\"";
+
 fn manager(message: &str) -> String {
     message.split('"').nth(1).unwrap_or(message).to_owned()
 }

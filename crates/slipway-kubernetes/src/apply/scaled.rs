@@ -7,8 +7,8 @@ use crate::client::{Resource, Selection};
 use crate::object::Object;
 
 const REPLICAS: &str = ".spec.replicas";
-/// Owner of a number that an autoscaler set.
-const SCALERS: &str = "kube-controller-manager";
+/// Who scales by hand. An autoscaler has the name of the program that it is part of: `kube-controller-manager`, `k3s`.
+const BY_HAND: &str = "kubectl";
 
 impl Applier {
     /// Applies an object, and gives the answer with the autoscaler to which the number of pods is left: two who set it
@@ -43,7 +43,7 @@ impl Applier {
         }
         let scaler = if kept.is_some() { None } else { self.scaler_of(object).await };
         if kept.is_none() && scaler.is_none() {
-            let left = conflicts.iter().all(|one| is_number(one) && one.owner == SCALERS);
+            let left = conflicts.iter().all(|one| is_number(one) && one.scaled && one.owner != BY_HAND);
             return if left { Ok((send(&json, true).await?, None)) } else { Err(error) };
         }
         if let Some(spec) = json["spec"].as_object_mut() {
