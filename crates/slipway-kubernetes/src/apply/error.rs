@@ -198,10 +198,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// `conflict with "kubectl-edit" using apps/v1 at …`.
 /// What the server says of who sets a number of pods and nothing else.
 const SCALED: &str = "with subresource \"scale\"";
 
+/// `conflict with "kubectl-edit" using apps/v1 at …`.
 fn manager(message: &str) -> String {
     message.split('"').nth(1).unwrap_or(message).to_owned()
 }

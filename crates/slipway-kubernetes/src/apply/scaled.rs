@@ -1,5 +1,7 @@
 //! Deployments whose pods somebody else counts.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::{Applier, ApplyError, Conflict};
@@ -25,9 +27,9 @@ impl Applier {
         dry_run: bool,
     ) -> Result<(Value, Option<String>), ApplyError> {
         let kept = self.kept_number(object, live).await?;
-        let mut json = object.json().clone();
+        let mut json = Cow::Borrowed(object.json());
         if let Some(kept) = &kept {
-            json["spec"]["replicas"] = kept.clone();
+            json.to_mut()["spec"]["replicas"] = kept.clone();
         }
         let send = async |json: &Value, force| {
             let answer = self.cluster().apply(resource, json, &self.manager, force, dry_run).await;
@@ -46,7 +48,7 @@ impl Applier {
             let left = conflicts.iter().all(|one| is_number(one) && one.scaled && one.owner != BY_HAND);
             return if left { Ok((send(&json, true).await?, None)) } else { Err(error) };
         }
-        if let Some(spec) = json["spec"].as_object_mut() {
+        if let Some(spec) = json.to_mut()["spec"].as_object_mut() {
             spec.remove("replicas");
         }
         Ok((send(&json, force).await?, scaler))

@@ -23,9 +23,11 @@ pub(super) enum Sent {
     Waits,
 }
 
-/// Applies a service. `note` is a revision that failed, which the Deployment remembers.
+/// Applies a service, whose name in the cluster is `mapped`. `note` is a revision that failed, which the Deployment
+/// remembers.
 pub(super) async fn service(
     context: &Context<'_>,
+    mapped: &str,
     spec: &ServiceDeployment,
     note: Option<&(u64, String)>,
     state: &mut State,
@@ -36,9 +38,7 @@ pub(super) async fn service(
     }
     if spec.autoscaling.is_none() {
         // First of all: it would count against the number that is declared.
-        let mapped = names::map(&spec.spec.name)
-            .map_err(|source| RenderError::Name { original: spec.spec.name.clone(), source })?;
-        let scalers = context.known.of_service(&mapped, &spec.spec.name);
+        let scalers = context.known.of_service(mapped, &spec.spec.name);
         let scalers = scalers.filter(|own| own["kind"] == "HorizontalPodAutoscaler");
         for doomed in context.inventory.set().prune_all_but(scalers, &BTreeSet::new()) {
             context.inventory.delete(&doomed).await?;

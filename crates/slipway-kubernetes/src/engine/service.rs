@@ -80,7 +80,7 @@ async fn present(
         return outcome;
     }
     let note = back.and(state.failed.clone());
-    match send::service(context, &spec, note.as_ref(), state).await {
+    match send::service(context, &found.mapped, &spec, note.as_ref(), state).await {
         Ok(Sent::There) => {}
         Ok(Sent::Waits) => {
             outcome.wake(state.retry_at.unwrap_or(context.now));

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Cluster;
+use super::train::end;
+use super::{Cluster, delete};
 use crate::support::{Slipway, http_at, kill, tiny_project, wait_for, workspace};
 
 const ONE: &str = "{\"instances\": [[1, 2]]}";
@@ -154,13 +155,8 @@ fn a_service_lives_on_a_cluster() {
     cluster.kubectl(&["apply", "--server-side", "--filename", folder]);
     assert_eq!(cluster.generations(folder), before);
 
-    s.run(&["delete", "tiny"]).ok();
-    wait_for("it to be forgotten", Duration::from_secs(120), || {
-        s.run(&["services", "--format", "json"]).ok().trim().eq("[]").then_some(())
-    });
-    s.run(&["engine", "rm", "kubernetes"]).ok();
-    cluster.assert_empty();
-    s.finish();
+    delete(&s, "tiny");
+    end(s, &cluster);
 }
 
 #[test]
@@ -182,11 +178,6 @@ fn an_example_comes_up_on_a_cluster_and_is_right() {
         .unwrap();
     let text = String::from_utf8_lossy(&verified.stderr).into_owned();
     assert!(verified.status.success(), "{text}");
-    s.run(&["delete", name]).ok();
-    wait_for("it to be forgotten", Duration::from_secs(120), || {
-        s.run(&["services", "--format", "json"]).ok().trim().eq("[]").then_some(())
-    });
-    s.run(&["engine", "rm", "kubernetes"]).ok();
-    cluster.assert_empty();
-    s.finish();
+    delete(&s, name);
+    end(s, &cluster);
 }

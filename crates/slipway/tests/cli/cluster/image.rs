@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Cluster;
 use super::engine::{address, load, service, use_cluster};
+use super::train::end;
+use super::{Cluster, build_image, delete};
 use crate::support::{Outcome, Slipway, http_at, wait_for};
 
 /// The name that the real API refuses, and what Slipway makes of it.
@@ -15,14 +16,8 @@ const MAPPED: &str = "my-model-535d4cfe";
 
 /// An image whose own server says `text` on port 9000, which it exposes.
 fn server(s: &Slipway, tag: &str, text: &str) {
-    s.write(
-        &format!("{tag}/Dockerfile"),
-        &format!(
-            "FROM box\nRUN mkdir /www && echo {text} > /www/index.html\nENV HOME=/tmp\nUSER user\nEXPOSE 9000\n\
-             CMD [\"sh\", \"-c\", \"trap 'exit 0' TERM; httpd -f -p 9000 -h /www & wait\"]\n"
-        ),
-    );
-    s.run(&["build", "-t", &format!("{NAME}:{tag}"), tag]).ok();
+    let page = format!("RUN mkdir /www && echo {text} > /www/index.html\n");
+    build_image(s, tag, &format!("{NAME}:{tag}"), &page, "httpd -f -p 9000 -h /www & wait");
 }
 
 #[track_caller]
@@ -206,11 +201,6 @@ fn an_image_alone_does_what_kubectl_users_mean() {
         "-f",
         file.to_str().unwrap(),
     ]);
-    s.run(&["delete", NAME]).ok();
-    wait_for("it to be forgotten", Duration::from_secs(120), || {
-        s.run(&["services", "--format", "json"]).ok().trim().eq("[]").then_some(())
-    });
-    s.run(&["engine", "rm", "kubernetes"]).ok();
-    cluster.assert_empty();
-    s.finish();
+    delete(&s, NAME);
+    end(s, &cluster);
 }

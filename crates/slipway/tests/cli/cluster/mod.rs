@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{http_at, wait_for};
+use crate::support::{Slipway, http_at, wait_for};
 
 /// For each node `[]`, or `[fake]` where kwok plays it.
 const PLAYED: &str = r"jsonpath={range .items[*]}[{.metadata.annotations.kwok\.x-k8s\.io/node}] {end}";
@@ -31,6 +31,26 @@ const PLAYED: &str = r"jsonpath={range .items[*]}[{.metadata.annotations.kwok\.x
 fn skipped(why: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
+/// Builds an image that offers port 9000. `steps` are lines of its Dockerfile; its shell runs `script`.
+fn build_image(s: &Slipway, folder: &str, image: &str, steps: &str, script: &str) {
+    s.write(
+        &format!("{folder}/Dockerfile"),
+        &format!(
+            "FROM box\n{steps}ENV HOME=/tmp\nUSER user\nEXPOSE 9000\n\
+             CMD [\"sh\", \"-c\", \"trap 'exit 0' TERM; {script}\"]\n"
+        ),
+    );
+    s.run(&["build", "-t", image, folder]).ok();
+}
+
+/// Deletes a service, and waits until nobody knows of it.
+fn delete(s: &Slipway, service: &str) {
+    s.run(&["delete", service]).ok();
+    wait_for("it to be forgotten", Duration::from_secs(120), || {
+        s.run(&["services", "--format", "json"]).ok().trim().eq("[]").then_some(())
+    });
 }
 
 /// A namespace of a real cluster; deleted at the end.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Cluster;
 use super::faults::use_account;
+use super::train::end;
+use super::{Cluster, build_image, delete};
 use crate::support::{Slipway, wait_for};
 
 #[test]
@@ -13,12 +14,7 @@ fn pods_are_counted_wherever_they_are() {
     let Some(cluster) = Cluster::connect_any("played") else { return };
     let s = Slipway::new();
     s.busybox();
-    s.write(
-        "web/Dockerfile",
-        "FROM box\nENV HOME=/tmp\nUSER user\nEXPOSE 9000\n\
-         CMD [\"sh\", \"-c\", \"trap 'exit 0' TERM; httpd -f -p 9000 -h /tmp & wait\"]\n",
-    );
-    s.run(&["build", "-t", "web:1", "web"]).ok();
+    build_image(&s, "web", "web:1", "", "httpd -f -p 9000 -h /tmp & wait");
     use_account(&s, &cluster);
 
     s.run(&["deploy", "web", "--image", "web:1", "--replicas", "3"]).ok();
@@ -35,11 +31,6 @@ fn pods_are_counted_wherever_they_are() {
     // Another revision, by another setting.
     s.run(&["deploy", "web", "--image", "web:1", "--replicas", "2", "-e", "TEXT=two"]).ok();
     wait_for("two ready replicas of the second revision", Duration::from_secs(60), || shown(2));
-    s.run(&["delete", "web"]).ok();
-    wait_for("it to be forgotten", Duration::from_secs(120), || {
-        s.run(&["services", "--format", "json"]).ok().trim().eq("[]").then_some(())
-    });
-    s.run(&["engine", "rm", "kubernetes"]).ok();
-    cluster.assert_empty();
-    s.finish();
+    delete(&s, "web");
+    end(s, &cluster);
 }

@@ -4,19 +4,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Cluster;
 use super::engine::{service, use_cluster};
+use super::train::end;
+use super::{Cluster, build_image, delete};
 use crate::support::{Slipway, wait_for};
 
 /// A program that never rests, in 100 thousandths of a processor; fewer where others need theirs, so little is expected.
 fn busy(s: &Slipway) {
     s.busybox();
-    s.write(
-        "busy/Dockerfile",
-        "FROM box\nENV HOME=/tmp\nUSER user\nEXPOSE 9000\n\
-         CMD [\"sh\", \"-c\", \"trap 'exit 0' TERM; httpd -f -p 9000 -h /tmp & while :; do :; done\"]\n",
-    );
-    s.run(&["build", "-t", "busy:1", "busy"]).ok();
+    build_image(s, "busy", "busy:1", "", "httpd -f -p 9000 -h /tmp & while :; do :; done");
 }
 
 fn up(s: &Slipway, cluster: &Cluster, more: &[&str]) {
@@ -91,10 +87,8 @@ fn what_replicas_use_is_shown_and_an_autoscaler_keeps_its_number() {
     cluster.kubectl(&["delete", "horizontalpodautoscaler", "busy"]);
     s.run(&["deploy", "busy", "--image", "busy:1", "--take-over"]).ok();
     wait_for("one pod", Duration::from_secs(60), || (pods(&cluster) == 1).then_some(()));
-    s.run(&["delete", "busy"]).ok();
-    s.run(&["engine", "rm", "kubernetes"]).ok();
-    cluster.assert_empty();
-    s.finish();
+    delete(&s, "busy");
+    end(s, &cluster);
 }
 
 #[test]
@@ -157,8 +151,6 @@ fn load_decides_how_many_run_where_it_is_declared() {
     up(&s, &cluster, &["--replicas", "1"]);
     wait_for("one pod", Duration::from_secs(60), || (pods(&cluster) == 1).then_some(()));
     assert!(!cluster.command(&["get", "hpa", "busy"]).status.success(), "nothing scales it any more");
-    s.run(&["delete", "busy"]).ok();
-    s.run(&["engine", "rm", "kubernetes"]).ok();
-    cluster.assert_empty();
-    s.finish();
+    delete(&s, "busy");
+    end(s, &cluster);
 }

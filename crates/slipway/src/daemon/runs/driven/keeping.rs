@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use slipway_types::ApiError;
 use slipway_types::run::RunStatus;
 
@@ -82,6 +83,15 @@ impl Keeping {
         self.lock().plan.clone()
     }
 
+    /// Writes a file of the run's folder: it is there whole, or not at all.
+    pub(super) fn write(&self, name: &str, content: &impl Serialize) -> io::Result<()> {
+        let mut aside = tempfile::NamedTempFile::new_in(&self.folder)?;
+        serde_json::to_writer(&mut aside, content)?;
+        aside.as_file().sync_all()?;
+        aside.persist(self.folder.join(name)).map_err(|error| error.error)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
     /// Records what changed. The end of the run records it as well: a full disk must not end it.
     fn report(&self, kept: &mut Kept) {
         kept.reported = Instant::now();
@@ -93,11 +103,7 @@ impl Keeping {
 
 impl Keeper for Keeping {
     fn record(&self, plan: &Plan) -> io::Result<()> {
-        let mut aside = tempfile::NamedTempFile::new_in(&self.folder)?;
-        serde_json::to_writer(&mut aside, plan)?;
-        aside.as_file().sync_all()?;
-        aside.persist(self.folder.join(PLAN)).map_err(|error| error.error)?;
-        File::open(&self.folder)?.sync_all()?;
+        self.write(PLAN, plan)?;
         self.lock().plan = Some(plan.clone());
         Ok(())
     }

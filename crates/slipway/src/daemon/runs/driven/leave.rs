@@ -1,7 +1,6 @@
 //! What of a run is left on its engine, and its removal.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +14,8 @@ use super::super::{folder, io};
 use super::keeping::Keeping;
 use super::{LOOK, PAUSE, PLAN};
 
+/// File of a run's folder that is there while the engine keeps the output of a run that is done.
+const KEPT: &str = "kept";
 /// Longest pause before what cannot be removed now is tried again.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -63,11 +64,7 @@ pub(super) fn keep_output(keeping: &Keeping, error: ApiError) -> ApiError {
 fn mark(keeping: &Keeping, output: &str) -> io::Result<()> {
     let cluster =
         keeping.app.engines.get(&keeping.engine).map(|connected| connected.place).unwrap_or_default();
-    let left = serde_json::to_vec(&Left { cluster, output: output.to_owned() })?;
-    let mut file = File::create(kept_file(&keeping.app, &keeping.id))?;
-    file.write_all(&left)?;
-    file.sync_all()?;
-    File::open(&keeping.folder)?.sync_all()
+    keeping.write(KEPT, &Left { cluster, output: output.to_owned() })
 }
 
 /// The output came back after all, to a daemon that goes on with what another had given up.
@@ -124,7 +121,7 @@ fn remove(app: &Arc<App>, status: &RunStatus) -> Result<(), ApiError> {
 pub fn discard(app: &Arc<App>, status: &RunStatus) -> Result<(), ApiError> {
     let (plan, kept) = (plan_file(app, &status.id), kept_file(app, &status.id));
     if plan.exists() || kept.exists() {
-        is_within_reach(app, status)?;
+        check_reach(app, status)?;
         let driver = app.engines.driver(app, &status.engine);
         match driver.and_then(|driver| driver.remove(&status.id)) {
             Err(error) if error.code != ErrorCode::NotFound => return Err(error),
@@ -144,10 +141,12 @@ pub fn discard(app: &Arc<App>, status: &RunStatus) -> Result<(), ApiError> {
 }
 
 /// Refuses where the output is in another cluster, or namespace, than the engine is now.
-fn is_within_reach(app: &App, status: &RunStatus) -> Result<(), ApiError> {
-    let marker = std::fs::read(kept_file(app, &status.id)).ok();
-    let Some(left) = marker.and_then(|bytes| serde_json::from_slice::<Left>(&bytes).ok()) else {
-        return Ok(());
+fn check_reach(app: &App, status: &RunStatus) -> Result<(), ApiError> {
+    let marker = kept_file(app, &status.id);
+    let left: Left = match std::fs::read(&marker) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| io("read", &marker, &e.into()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io("read", &marker, &error)),
     };
     let engine = &status.engine;
     let now = match app.engines.get(engine) {
@@ -187,9 +186,8 @@ fn drop_plan(app: &App, id: &str) {
     }
 }
 
-/// There while the engine keeps the output of a run that is done.
 fn kept_file(app: &App, id: &str) -> PathBuf {
-    folder(app, id).join("kept")
+    folder(app, id).join(KEPT)
 }
 
 fn plan_file(app: &App, id: &str) -> PathBuf {

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Cluster;
 use super::engine::{address, service};
+use super::{Cluster, build_image};
 use crate::support::{Outcome, Slipway, http_at, wait_for};
 
 /// The service of these tests.
@@ -28,14 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// An image whose server shows `text`, after `seconds` of getting ready.
 fn page_image(s: &Slipway, tag: &str, text: &str, seconds: u32) {
-    s.write(
-        &format!("{tag}/Dockerfile"),
-        &format!(
-            "FROM box\nRUN mkdir /www && echo {text} > /www/index.html\nENV HOME=/tmp\nUSER user\nEXPOSE 9000\n\
-             CMD [\"sh\", \"-c\", \"trap 'exit 0' TERM; sleep {seconds}; httpd -f -p 9000 -h /www & wait\"]\n"
-        ),
-    );
-    s.run(&["build", "-t", &format!("{NAME}:{tag}"), tag]).ok();
+    let page = format!("RUN mkdir /www && echo {text} > /www/index.html\n");
+    let script = format!("sleep {seconds}; httpd -f -p 9000 -h /www & wait");
+    build_image(s, tag, &format!("{NAME}:{tag}"), &page, &script);
 }
 
 /// Makes a namespace an engine, without a gateway, under the credentials of a kubeconfig.
